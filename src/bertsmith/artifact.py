@@ -1,0 +1,187 @@
+"""A stage's directory: written aside, renamed into place, with a manifest; opened and verified.
+
+    corpus/
+        part-00000.parquet ...   what the stage made
+        manifest.json            what it is: format, kind, config, inputs' digests, counts, size and hash of each file
+        run.json                 how it came about: seconds, machine, versions (not part of the digest)
+
+The digest of an artifact is the hash of its `manifest.json`, so equal config, inputs and package give an equal digest
+wherever and with however many workers it was made.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertsmith.errors import ArtifactError
+
+FORMAT_VERSION = 1
+_OWN_FILES = ("manifest.json", "run.json")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage on disk."""
+
+    path: Path
+    kind: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    counts: Mapping[str, Any]
+    digest: str
+
+
+@dataclass
+class Draft:
+    """A stage being written: put files under `path`, fill `counts`."""
+
+    path: Path
+    counts: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def write_artifact(
+    path: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapping[str, str], environment: Mapping[str, Any]
+) -> Iterator[Draft]:
+    """Yield a draft beside `path`; on success give it a manifest and rename it to `path`, on failure remove it.
+
+    `config` is the part of the recipe the result depends on (no workers, threads or engine); `inputs` maps a name to
+    the digest of each artifact or file read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_drafts(path)
+    draft = Draft(path.parent / f".{path.name}.draft-{os.getpid()}")
+    draft.path.mkdir()
+    started = time.monotonic()
+    try:
+        yield draft
+        files = {
+            str(file.relative_to(draft.path)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+            for file in sorted(draft.path.rglob("*"))
+            if file.is_file() and file.name not in _OWN_FILES
+        }
+        manifest = {
+            "format": FORMAT_VERSION,
+            "kind": kind,
+            "config": config,
+            "inputs": inputs,
+            "counts": draft.counts,
+            "files": files,
+        }
+        elapsed_seconds = round(time.monotonic() - started, 3)
+        write_json(draft.path / "run.json", {"seconds": elapsed_seconds, **environment, **draft.run})
+        write_json(draft.path / "manifest.json", manifest)
+        replace_directory(draft.path, path)
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def open_artifact(path: Path, kind: str, *, verify: bool = True) -> Artifact:
+    """Open the artifact at `path`; with `verify`, check the size and hash of each of its files.
+
+    Raises `ArtifactError` when it is missing, of another kind or format, or when a file was changed.
+    """
+    manifest_path = path / "manifest.json"
+    try:
+        raw = manifest_path.read_bytes()
+        manifest = json.loads(raw)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} holds no finished {kind} (no manifest.json); run that stage first") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{manifest_path} cannot be read ({error}); remove {path} and run its stage again"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else "something else"
+        raise ArtifactError(f"{path} holds {found!r}, not {kind!r}; give the directory of a {kind} stage")
+    if manifest.get("format") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} is of format {manifest.get('format')}, this version reads {FORMAT_VERSION}; run its stage again"
+        )
+    if verify:
+        for name, facts in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                raise ArtifactError(f"{file} is missing; remove {path} and run its stage again")
+            if file.stat().st_size != facts["bytes"] or file_sha256(file) != facts["sha256"]:
+                raise ArtifactError(f"{file} was changed after it was written; remove {path} and run its stage again")
+    return Artifact(
+        path, kind, manifest["config"], manifest["inputs"], manifest["counts"], hashlib.sha256(raw).hexdigest()
+    )
+
+
+def is_current(path: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """True where `path` holds an intact artifact made from just this config and these inputs."""
+    try:
+        artifact = open_artifact(path, kind)
+    except ArtifactError:
+        return False
+    return canonical(artifact.config) == canonical(config) and dict(artifact.inputs) == dict(inputs)
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys, so that equal values are equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON beside `path`, then rename: a reader sees the old file or the whole new one."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and onto the disk before it has its name."""
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove what an earlier, killed run left half-written beside `path`, unless its process is still at work."""
+    for left in path.parent.glob(f".{path.name}.draft-*"):
+        process_id = int(left.name.rsplit("-", 1)[1])
+        if process_id == os.getpid() or not Path(f"/proc/{process_id}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def sync_tree(path: Path) -> None:
+    """Flush every file and folder under `path` to the disk."""
+    for entry in [*path.rglob("*"), path]:
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_directory(draft: Path, path: Path) -> None:
+    """Give the finished `draft` directory its final name; what stood there before goes only afterwards."""
+    sync_tree(draft)
+    old = path.parent / f".{path.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.replace(old)
+    draft.replace(path)
+    parent = os.open(path.parent, os.O_RDONLY)
+    os.fsync(parent)
+    os.close(parent)
+    shutil.rmtree(old, ignore_errors=True)

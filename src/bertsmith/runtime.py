@@ -1,0 +1,146 @@
+"""What this process runs on: device, dtype, threads, seeds, rank. Nothing else asks the environment."""
+
+import functools
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import xxhash
+
+from bertsmith.errors import UsageError
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how tensors are computed in this process."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Dtype of matrix products: float32, or bfloat16 under autocast; weights stay float32."""
+    threads: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> torch.autocast:
+        """Run matrix products in `dtype`; does nothing for float32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str = "auto") -> Runtime:
+    """Choose device and dtype by what the hardware has, and set PyTorch's thread count.
+
+    bfloat16 is chosen on a GPU that supports it and on a CPU with AVX512-BF16 or AMX; elsewhere bfloat16 is emulated
+    and slower than float32, so float32 is chosen.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device {device!r} is unknown; use 'auto', 'cpu' or 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' was asked for, but this PyTorch sees no GPU; use device 'cpu' or 'auto'")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else cpu_has_bfloat16()
+        dtype = "bfloat16" if fast else "float32"
+    return Runtime(
+        device=chosen,
+        dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+        threads=torch.get_num_threads(),
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """True where the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    capabilities = torch.backends.cpu.get_capabilities() if hasattr(torch.backends.cpu, "get_capabilities") else {}
+    if capabilities:
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile") or capabilities.get("amx_bf16"))
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's name as its maker gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment(runtime: Runtime | None = None) -> dict[str, object]:
+    """Facts for `run.json` and the report: versions, machine, devices."""
+    import numpy
+    import tokenizers
+
+    import bertsmith
+
+    facts: dict[str, object] = {
+        "bertsmith": bertsmith.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "tokenizers": tokenizers.__version__,
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_count": available_cpus(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+    if runtime is not None:
+        facts |= {k: str(v) if k in ("device", "dtype") else v for k, v in asdict(runtime).items()}
+    return facts
+
+
+def available_cpus() -> int:
+    """Processors this process may use (not those of the whole machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far (on a GPU: the allocator's peak), in bytes."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a pure function of its parts, the same on every machine.
+
+    Every random choice of the project is seeded by this from names and numbers, such as
+    `derive_seed("mask", seed, epoch, example_id)`, never by how many random numbers came before it.
+    """
+    return xxhash.xxh3_64_intdigest("\x1f".join(map(str, parts)).encode()) >> 1
+
+
+def data_roots() -> tuple[Path, ...]:
+    """Folders in which recipes look for their data, besides the current one."""
+    named = os.environ.get("BERTSMITH_DATA")
+    return (Path(named),) if named else (Path("data"), Path("../shared/data"))

