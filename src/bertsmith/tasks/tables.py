@@ -1,0 +1,275 @@
+"""The one reader of labelled data: sentences with a label, and sentences with a label on each word.
+
+    classify   .tsv .txt .csv .jsonl .parquet, DataFrame, Arrow table, list of dicts or of (text, label)
+    tag        CoNLL (word first, tag last, blank line between sentences), or tables with lists of words and of labels
+
+Labels are text from here on; a whole number becomes its digits. Whatever is wrong is a `DataError` with file and line.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard, TypeVar
+
+import numpy as np
+
+from bertsmith.errors import DataError, UsageError
+from bertsmith.runtime import derive_seed
+from bertsmith.tasks.records import Column, Place, Records, find_data_file, numbered_lines, read_records, read_text
+
+_TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """A text and its label; `line` is the file's line, or the row's number in a table, from 1."""
+
+    text: str
+    label: str | None
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedRow:
+    """The words of a sentence and as many labels; `line` is that of the first word."""
+
+    words: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    line: int
+
+
+Row = TypeVar("Row", TextRow, TaggedRow)
+
+
+def read_text_rows(
+    source: object,
+    *,
+    text_column: Column = "text",
+    label_column: Column = "label",
+    header: bool = True,
+    label_names: str | Path | None = None,
+    require_labels: bool = True,
+) -> list[TextRow]:
+    """Read a labelled table.
+
+    Columns are names, or numbers from 0. TSV has no quoting (CoLA's text is full of quotes), CSV has. With
+    `label_names`, a file with a name a line, the table holds line numbers from 0. Without `require_labels` (as for
+    prediction) a label that is not there is None and an empty text is let through.
+    """
+    names = read_label_names(label_names) if label_names is not None else None
+    records = read_records(source, header=header, columns=(text_column, label_column))
+    place = records.place
+    labels = records.values(label_column, optional=not require_labels)
+    rows = []
+    for (line, text), (_, label) in zip(records.values(text_column), labels, strict=True):
+        if not isinstance(text, str):
+            raise place.error(f"the text in column {text_column!r} is {_kind(text)}; expected text", line)
+        if require_labels and not text.strip():
+            raise place.error(f"the text in column {text_column!r} is empty; remove the row or fill it in", line)
+        rows.append(TextRow(text, _label(label, names, place, line, required=require_labels), line))
+    return rows
+
+
+def read_tagged_rows(
+    source: object,
+    *,
+    words_column: Column = "words",
+    labels_column: Column = "labels",
+    label_names: str | Path | None = None,
+    require_labels: bool = True,
+) -> list[TaggedRow]:
+    """Read sentences with a label on each word.
+
+    A file other than .jsonl, .parquet and .csv is CoNLL: tabs, or else spaces, between columns; the word is the first
+    and the label the last; blank lines end sentences; lines of -DOCSTART- are skipped. A list holds dicts, pairs
+    (words, labels), or, without `require_labels`, sequences of words.
+    """
+    names = read_label_names(label_names) if label_names is not None else None
+    if isinstance(source, str | Path) and Path(source).suffix.lower() not in _TABLE_SUFFIXES:
+        rows = _read_conll(find_data_file(source), names, require_labels=require_labels)
+    else:
+        if isinstance(source, list | tuple):
+            source = [(row,) if _is_words(row) else row for row in source]
+        records = read_records(source, header=True, columns=(words_column, labels_column))
+        rows = _rows_of_lists(records, words_column, labels_column, names, require_labels=require_labels)
+    return rows
+
+
+def read_label_names(path: str | Path) -> tuple[str, ...]:
+    """Class names, one a line; the line's number from 0 is the label in the table."""
+    path = find_data_file(path)
+    lines = [(number, line.strip()) for number, line in numbered_lines(read_text(path))]
+    while lines and not lines[-1][1]:
+        lines.pop()
+    seen: set[str] = set()
+    for number, name in lines:
+        if not name or name in seen:
+            problem = f"name {name!r} appears twice" if name else "an empty line among the names"
+            raise DataError(f"{problem}; expected one different name a line", path=path, line=number)
+        seen.add(name)
+    return tuple(name for _, name in lines)
+
+
+def class_names(
+    rows: Iterable[TextRow | TaggedRow], *, where: str | Path | None = None, declared: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The labels to learn, in order: `declared`, or those of the training rows, sorted (whole numbers by value).
+
+    Raises `DataError` where the rows have fewer than two labels, or one that was not declared.
+    """
+    rows = list(rows)
+    seen = {label for row in rows for label in _labels_of(row)}
+    if declared:
+        check_labels(rows, declared, where=where)
+    if len(seen) < 2:
+        found = f"only the label {next(iter(seen))!r}" if seen else "no labels"
+        raise DataError(
+            f"{len(rows)} rows with {found}; a model needs at least two classes to tell apart: "
+            "check the label column and the file",
+            path=where,
+        )
+    if declared:
+        return tuple(declared)
+    return tuple(sorted(seen, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
+
+
+def check_labels(rows: Iterable[TextRow | TaggedRow], names: Sequence[str], *, where: str | Path | None = None) -> None:
+    """Raise `DataError` at the first row with a label that is not among `names`."""
+    known = set(names)
+    place = Place(Path(where) if where is not None else None)
+    for row in rows:
+        for offset, label in enumerate(_labels_of(row)):
+            if label not in known:
+                line = row.line + (offset if isinstance(row, TaggedRow) and place.path is not None else 0)
+                raise place.error(f"unknown label {label!r}; the model knows: {_listed(names)}", line)
+
+
+def split_rows(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Split off `share` of the rows for validation: (train, validation), each in the order of `rows`.
+
+    Stratified: rows are sorted by label, within a label by a hash of (seed, content), and taken at even steps, so each
+    label gives its share to within one row, and the choice does not hang on the order of the rows.
+    """
+    if not 0.0 < share < 1.0:
+        raise UsageError(f"the share of validation rows is {share}; give more than 0 and less than 1")
+    if len(rows) < 2:
+        raise DataError(f"{len(rows)} row cannot be split into training and validation; give at least two")
+    taken = min(max(round(len(rows) * share), 1), len(rows) - 1)
+    order = sorted(range(len(rows)), key=lambda index: (_stratum(rows[index]), _hash(rows[index], seed), index))
+    steps = np.arange(len(rows) + 1) * taken // len(rows)
+    chosen = {index for index, step in zip(order, np.diff(steps), strict=True) if step}
+    train = [row for index, row in enumerate(rows) if index not in chosen]
+    return train, [rows[index] for index in sorted(chosen)]
+
+
+def _read_conll(path: Path, names: Sequence[str] | None, *, require_labels: bool) -> list[TaggedRow]:
+    place = Place(path)
+    rows: list[TaggedRow] = []
+    words: list[str] = []
+    labels: list[str] = []
+    start, width, width_line = 0, 0, 0
+    for line, text in numbered_lines(read_text(path) + "\n"):
+        if not text.strip() or text.startswith("-DOCSTART-"):
+            if words:
+                rows.append(TaggedRow(tuple(words), tuple(labels) if labels else None, start))
+                words, labels = [], []
+            continue
+        fields = text.split("\t") if "\t" in text else text.split()
+        if not width:
+            width, width_line = len(fields), line
+            if width < 2 and require_labels:
+                raise place.error("one column; expected a word, a tab or space, and its label", line)
+        if len(fields) != width:
+            raise place.error(f"{len(fields)} columns, but line {width_line} has {width}; expected the same", line)
+        if not fields[0].strip():
+            raise place.error("the word is empty; expected a word, a tab or space, and its label", line)
+        start = start if words else line
+        words.append(fields[0])
+        if width > 1:
+            labels.append(str(_label(fields[-1], names, place, line, required=True)))
+    if not rows:
+        raise place.error("no sentences; expected a word and its label a line")
+    return rows
+
+
+def _rows_of_lists(
+    records: Records, words_column: Column, labels_column: Column, names: Sequence[str] | None, *, require_labels: bool
+) -> list[TaggedRow]:
+    place = records.place
+    columns = zip(records.values(words_column), records.values(labels_column, optional=not require_labels), strict=True)
+    rows = []
+    for (line, words), (_, labels) in columns:
+        if not _is_words(words) or not words:
+            raise place.error(f"column {words_column!r} is {_kind(words)}; expected a list of words", line)
+        tags: tuple[str, ...] | None = None
+        if labels is not None or require_labels:
+            if not isinstance(labels, Sequence) or isinstance(labels, str):
+                raise place.error(f"column {labels_column!r} is {_kind(labels)}; expected a list of labels", line)
+            if len(labels) != len(words):
+                raise place.error(f"{len(words)} words but {len(labels)} labels; expected one label a word", line)
+            tags = tuple(str(_label(label, names, place, line, required=True)) for label in labels)
+        rows.append(TaggedRow(tuple(words), tags, line))
+    return rows
+
+
+def _label(value: object, names: Sequence[str] | None, place: Place, line: int, *, required: bool) -> str | None:
+    """A label as text: names looked up by number, whole numbers as digits; None where it may be missing and is."""
+    label = _as_label(value, place, line)
+    if not label:
+        if required:
+            raise place.error("the label is missing; remove the row or fill it in", line)
+        return None
+    if names is None:
+        return label
+    if not _is_number(label) or int(label) >= len(names):
+        raise place.error(f"unknown label {label!r}; expected a number from 0 to {len(names) - 1}", line)
+    return names[int(label)]
+
+
+def _as_label(value: object, place: Place, line: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise place.error(f"label {value} is a measure, not a class; expected names or whole numbers", line)
+        value = int(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int):
+        return str(value).strip()
+    raise place.error(f"the label is {_kind(value)}; expected a name or a whole number", line)
+
+
+def _labels_of(row: TextRow | TaggedRow) -> tuple[str, ...]:
+    if isinstance(row, TaggedRow):
+        return row.labels or ()
+    return () if row.label is None else (row.label,)
+
+
+def _stratum(row: TextRow | TaggedRow) -> str:
+    """The label; for tagged words the first that is not O, so that both halves have sentences with entities."""
+    labels = _labels_of(row)
+    return next((label for label in labels if label != "O"), labels[0] if labels else "")
+
+
+def _hash(row: TextRow | TaggedRow, seed: int) -> int:
+    text = "\x1f".join(row.words) if isinstance(row, TaggedRow) else row.text
+    return derive_seed("split", seed, text)
+
+
+def _is_words(value: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(word, str) for word in value)
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit()
+
+
+def _kind(value: object) -> str:
+    return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
