@@ -1,0 +1,260 @@
+"""Scores of predictions against labels, and how far chance may have moved them.
+
+    classify   accuracy, macro_precision, macro_recall, macro_f1, matthews: functions of the confusion matrix, equal to
+               scikit-learn's (sklearn.metrics) with zero_division=0
+    tag        precision, recall, f1 over entities, equal to seqeval's, or over words; accuracy over words
+
+Tags are entities where the label names carry prefixes (B-, I-, E-, S-; types after the dash). Where they do not (CODE
+and O, say), precision, recall and F1 are over words, and every label but O is a positive.
+
+A score whose denominator is 0 is 0: precision where nothing was predicted, Matthews where one side has one class.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bertsmith.runtime import derive_seed
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Score = Callable[[npt.NDArray[np.number]], Floats]
+Tags = Sequence[str]
+
+_PREFIXES = "BIES"
+_BOOTSTRAP_CELLS = 4_000_000
+"""Numbers held at once while resampling; more resamples or rows only take more rounds."""
+
+
+def confusion_matrix(labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]) -> Counts:
+    """(classes, classes) counts: row = true label, column = predicted label, both in the order of `names`."""
+    if len(labels) != len(predictions) or not labels:
+        raise ValueError(f"{len(labels)} labels and {len(predictions)} predictions; need equal numbers above 0")
+    index = {name: number for number, name in enumerate(names)}
+    cells = [index[label] * len(names) + index[guess] for label, guess in zip(labels, predictions, strict=True)]
+    return np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), len(names))
+
+
+def score_classification(labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Every score of `CLASSIFICATION_SCORES`."""
+    confusion = confusion_matrix(labels, predictions, names)
+    return {metric: float(score(confusion)) for metric, score in CLASSIFICATION_SCORES.items()}
+
+
+def class_report(
+    labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Class -> precision, recall, f1, and support (rows that truly have it)."""
+    confusion = confusion_matrix(labels, predictions, names)
+    precision, recall, f1 = _per_class(confusion)
+    support = confusion.sum(axis=1)
+    return {
+        name: {
+            "precision": float(precision[number]),
+            "recall": float(recall[number]),
+            "f1": float(f1[number]),
+            "support": float(support[number]),
+        }
+        for number, name in enumerate(names)
+    }
+
+
+def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:
+    """above / below, and 0 where below is 0."""
+    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    ratio: Floats = np.zeros(np.broadcast_shapes(above.shape, below.shape))
+    np.divide(above, below, out=ratio, where=below > 0)
+    return ratio
+
+
+def _per_class(confusion: npt.NDArray[np.number]) -> tuple[Floats, Floats, Floats]:
+    """(..., classes, classes) -> precision, recall and F1, each (..., classes)."""
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    predicted, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
+    return _ratio(correct, predicted), _ratio(correct, true), _ratio(2 * correct, predicted + true)
+
+
+def _accuracy(confusion: npt.NDArray[np.number]) -> Floats:
+    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def _macro(which: int) -> Score:
+    """Mean over the classes that occur among labels or predictions, as scikit-learn averages."""
+
+    def score(confusion: npt.NDArray[np.number]) -> Floats:
+        occurs = confusion.sum(axis=-2) + confusion.sum(axis=-1) > 0
+        return _ratio((_per_class(confusion)[which] * occurs).sum(axis=-1), occurs.sum(axis=-1))
+
+    return score
+
+
+def _matthews(confusion: npt.NDArray[np.number]) -> Floats:
+    """(c s - Σ p_k t_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)): Gorodkin 2004, equation 8, for any number of classes.
+
+    c correct and s all rows, p_k predicted as and t_k truly of class k.
+    """
+    confusion = confusion.astype(np.float64)
+    predicted, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
+    correct, rows = np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1))
+    covariance = correct * rows - (predicted * true).sum(axis=-1)
+    spread = (rows**2 - (predicted**2).sum(axis=-1)) * (rows**2 - (true**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(spread))
+
+
+CLASSIFICATION_SCORES: dict[str, Score] = {
+    "accuracy": _accuracy,
+    "macro_precision": _macro(0),
+    "macro_recall": _macro(1),
+    "macro_f1": _macro(2),
+    "matthews": _matthews,
+}
+"""Metric -> function of (..., classes, classes) confusion matrices."""
+
+
+def are_entities(names: Sequence[str]) -> bool:
+    """True where label names mark entities by B-, I-, E-, S- (or are just these letters and O)."""
+    positive = [name for name in names if name != "O"]
+    dashed = any(name[:1] in _PREFIXES and name[1:2] == "-" for name in positive)
+    return dashed or (bool(positive) and all(name in tuple(_PREFIXES) for name in positive))
+
+
+def entities(tags: Tags, *, strict: bool = False) -> list[tuple[str, int, int]]:
+    """(type, start, end) of each entity in a sentence, `end` not included; a tag without a type has type "_".
+
+    Lenient, as seqeval's default and CoNLL's own script: a word goes on with the entity before it where its tag is I
+    or E, the tag before is B or I, and the types are equal; any other word that is not O begins one. So BIO, IOBES and
+    plain IO tags are all read. `strict` is seqeval's mode="strict" with IOB2: only B begins an entity; an I that does
+    not go on with one is ignored.
+    """
+    found: list[tuple[str, int, int]] = []
+    before, open_type = "O", ""
+    for position, tag in enumerate(tags):
+        prefix, kind = tag[:1], tag[1:].split("-", maxsplit=1)[-1] or "_"
+        if prefix in ("I", "E") and before in ("B", "I") and kind == open_type:
+            found[-1] = (kind, found[-1][1], position + 1)
+        elif prefix == "O" or (strict and prefix != "B"):
+            prefix = "O"
+        else:
+            found.append((kind, position, position + 1))
+            open_type = kind
+        before = prefix
+    return found
+
+
+def score_tags(
+    labels: Sequence[Tags], predictions: Sequence[Tags], names: Sequence[str], *, strict: bool = False
+) -> dict[str, float]:
+    """Every score of `TAG_SCORES`, over all sentences; `names`, the model's labels, say whether tags are entities."""
+    counts = tag_counts(labels, predictions, names, strict=strict).sum(axis=0)
+    return {metric: float(score(counts)) for metric, score in TAG_SCORES.items()}
+
+
+def tag_counts(
+    labels: Sequence[Tags], predictions: Sequence[Tags], names: Sequence[str], *, strict: bool = False
+) -> Counts:
+    """(sentences, 5) counts: items right, items predicted, items true, words right, words.
+
+    Items are entities (right: type, start and end) or words that are not O.
+    """
+    if len(labels) != len(predictions) or not labels:
+        raise ValueError(f"{len(labels)} labelled and {len(predictions)} predicted sentences; need equal, above 0")
+    items = _entity_items(strict) if are_entities(names) else _word_items
+    rows = []
+    for true, guess in zip(labels, predictions, strict=True):
+        right = sum(map(str.__eq__, true, guess))
+        if len(true) != len(guess):
+            raise ValueError(f"{len(true)} labels and {len(guess)} predictions in a sentence; need equal numbers")
+        expected, found = items(true), items(guess)
+        rows.append((len(expected & found), len(found), len(expected), right, len(true)))
+    return np.array(rows, dtype=np.int64)
+
+
+def tag_report(
+    labels: Sequence[Tags], predictions: Sequence[Tags], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Entity type (or label but O) -> precision, recall, f1, support, sorted by name."""
+    items = _entity_items(False) if are_entities(names) else _word_items
+    counts: dict[str, list[int]] = {}
+    for true, guess in zip(labels, predictions, strict=True):
+        expected, found = items(true), items(guess)
+        for column, some in enumerate((expected & found, found, expected)):
+            for kind, *_ in some:
+                counts.setdefault(kind, [0, 0, 0])[column] += 1
+    report = {}
+    for kind, (right, predicted, support) in sorted(counts.items()):
+        row = np.array([right, predicted, support])
+        scores = {metric: float(TAG_SCORES[metric](row)) for metric in ("precision", "recall", "f1")}
+        report[kind] = {**scores, "support": float(support)}
+    return report
+
+
+def _entity_items(strict: bool) -> Callable[[Tags], set[tuple[str, int, int]]]:
+    return lambda tags: set(entities(tags, strict=strict))
+
+
+def _word_items(tags: Tags) -> set[tuple[str, int, int]]:
+    return {(tag, position, position + 1) for position, tag in enumerate(tags) if tag != "O"}
+
+
+TAG_SCORES: dict[str, Score] = {
+    "precision": lambda counts: _ratio(counts[..., 0], counts[..., 1]),
+    "recall": lambda counts: _ratio(counts[..., 0], counts[..., 2]),
+    "f1": lambda counts: _ratio(2 * counts[..., 0], counts[..., 1] + counts[..., 2]),
+    "accuracy": lambda counts: _ratio(counts[..., 3], counts[..., 4]),
+}
+"""Metric -> function of (..., 5) counts as `tag_counts` has them."""
+
+
+def classification_interval(
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    names: Sequence[str],
+    metric: str,
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (Efron 1979) of a classification score, resampling rows."""
+    confusion = confusion_matrix(labels, predictions, names)
+    cells = np.flatnonzero(confusion)
+    scores = []
+    for draws in _resampled(confusion.ravel()[cells], confusion.size, seed=seed, resamples=resamples):
+        resampled = np.zeros((len(draws), confusion.size), dtype=np.int64)
+        resampled[:, cells] = draws
+        scores.append(CLASSIFICATION_SCORES[metric](resampled.reshape(-1, *confusion.shape)))
+    return _middle(np.concatenate(scores))
+
+
+def tag_interval(
+    labels: Sequence[Tags],
+    predictions: Sequence[Tags],
+    names: Sequence[str],
+    metric: str,
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a tagging score, resampling sentences (their words hang together)."""
+    kinds, times = np.unique(tag_counts(labels, predictions, names), axis=0, return_counts=True)
+    score = TAG_SCORES[metric]
+    parts = [score(draws @ kinds) for draws in _resampled(times, len(times), seed=seed, resamples=resamples)]
+    return _middle(np.concatenate(parts))
+
+
+def _resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Iterator[Counts]:
+    """Yield (some resamples, kinds) counts of drawing as many rows as there are, with replacement.
+
+    Rows that add the same to a score are of one kind, seen `times` times; drawing rows and counting their kinds is one
+    draw from a multinomial over kinds, which is why this takes milliseconds.
+    """
+    generator = np.random.Generator(np.random.PCG64(derive_seed("bootstrap", seed)))
+    rows = int(times.sum())
+    at_once = max(1, _BOOTSTRAP_CELLS // width)
+    for start in range(0, resamples, at_once):
+        yield generator.multinomial(rows, times / rows, size=min(at_once, resamples - start))
+
+
+def _middle(scores: Floats) -> tuple[float, float]:
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
