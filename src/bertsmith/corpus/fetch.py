@@ -6,6 +6,7 @@ archive members that the recipe lists are read, and they are written to the reci
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import http.client
 import os
@@ -271,8 +272,8 @@ def _unpack(archive: Path, download: Download, into: Path) -> None:
                     out.write(chunk)
             done.add(name)
     except _BROKEN_ARCHIVE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk, not a broken archive
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # a full disk, say; a broken archive gives no number, or EINVAL for a seek before its start
         raise DataError(f"{download.url} is not an intact .zip or .tar archive ({error})") from error
     for name in download.members:
         if name not in done:
