@@ -1,0 +1,384 @@
+"""The training loop: the only one. Pre-training and fine-tuning hand it a step function, batches and an evaluation.
+
+One update, for micro-batches b of the global batch and objectives o:
+
+    loss = sum_o weight_o * (sum_b loss_sum_{o,b}) / (sum_b count_{o,b})
+
+The denominators are counted over the whole batch before the first forward pass, so that any split of the batch into
+micro-batches gives the same gradient. Dropout is seeded afresh for every micro-batch from (seed, step, micro-batch),
+batches are a function of the step, the learning rate is a function of progress: a checkpoint needs no generator state,
+and a resumed run equals one that never stopped bit for bit.
+"""
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertsmith.errors import BertsmithError, Stopped, UsageError
+from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
+from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.interrupts import Interrupted, Interrupts
+from bertsmith.training.plan import Evaluation, Plan, TrainResult
+from bertsmith.training.schedule import Schedule
+from bertsmith.training.state import State, Window, steps_in_budget
+from bertsmith.training.track import Track
+
+RESUME = "run the same command again"
+_SKIPS_IN_A_ROW = 10
+_EVALUATIONS_PER_RUN = 10
+
+
+LossSums = Callable[[Any], Mapping[str, Tensor]]
+NextBatches = Callable[[int], Sequence[Any]]
+Evaluate = Callable[[int], Evaluation]
+Callback = Callable[[int, Evaluation], None]
+
+
+def train(
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    next_batches: NextBatches,
+    loss_sums: LossSums,
+    plan: Plan,
+    checkpoints: Checkpoints,
+    track: Track,
+    runtime: Runtime,
+    evaluate: Evaluate | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainResult:
+    """Train `model` in place up to the planned step, going on from the newest whole checkpoint if there is one.
+
+    next_batches(step)   micro-batches of the update after `step` updates; a pure function of `step`
+    loss_sums(batch)     objective -> loss summed (not averaged) over the items that `batch.counts` counts; scalars
+    evaluate(step)       called without gradients, with the model in eval mode
+    callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl
+
+    Raises `Stopped` after a signal (state saved), `BertsmithError` after ten updates in a row that were not finite.
+    """
+    if (plan.total_steps is None) == (plan.budget_seconds is None):
+        raise UsageError("training needs total_steps or budget_seconds, and not both")
+    if runtime.world_size > 1:
+        raise UsageError(f"training runs in one process, not in {runtime.world_size}; start it without torchrun")
+    loop = _Loop(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        next_batches=next_batches,
+        loss_sums=loss_sums,
+        plan=plan,
+        checkpoints=checkpoints,
+        track=track,
+        runtime=runtime,
+        evaluate=evaluate,
+        callbacks=callbacks,
+    )
+    with deterministic(runtime.device), Interrupts() as interrupts, track:
+        return loop.run(interrupts)
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms, without filling fresh memory; settings and global generator are put back afterwards."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
+    memory: Any = torch.utils.deterministic
+    was_on = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was_on, warn_only=warned_only)
+        memory.fill_uninitialized_memory = filled
+
+
+@dataclass
+class _Loop:
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    next_batches: NextBatches
+    loss_sums: LossSums
+    plan: Plan
+    checkpoints: Checkpoints
+    track: Track
+    runtime: Runtime
+    evaluate: Evaluate | None
+    callbacks: Sequence[Callback]
+
+    def run(self, interrupts: Interrupts) -> TrainResult:
+        self.interrupts = interrupts
+        self.state = State(total_steps=self.plan.total_steps)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.step_seconds: list[float] = []  # of this process; what a budget is measured by
+        self.evaluation_seconds = 0.0
+        resumed_from = self._resume()
+        self.saved_step, self.saved_time = self.state.step, time.monotonic()
+        self.start_time = time.monotonic() - self.state.elapsed_seconds
+        try:
+            self._go()
+        except Interrupted as interruption:
+            self._save()
+            self._stop(str(interruption), "")
+            raise Stopped(interruption.signal_number, RESUME) from None
+        except Exception as error:
+            with contextlib.suppress(BertsmithError):  # a full disk must not hide the first error
+                self._stop("error", str(error))
+            raise
+        self._stop("done", "")
+        state = self.state
+        return TrainResult(
+            steps=state.step,
+            elapsed_seconds=self._elapsed(),
+            tokens=state.tokens,
+            skipped_updates=state.skipped_updates,
+            best_step=state.best_step,
+            best_value=state.best_value,
+            resumed_from=resumed_from,
+        )
+
+    def _go(self) -> None:
+        """Between updates: evaluate, save, stop, in this order; all of it can be taken up again from a checkpoint."""
+        self.model.train()
+        while True:
+            self.interrupts.check()
+            if self._evaluation_is_due():
+                self._evaluate()
+            finished = self.state.step == self.state.total_steps
+            if finished or time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds:
+                self._save()
+            if finished:
+                self.interrupts.check()
+                return
+            self._update()
+            if self.state.step % self.plan.log_every == 0 or self.state.step == self.state.total_steps:
+                self._log()
+            if self.state.total_steps is None and self._decide_total_steps():
+                self._save()
+
+    def _resume(self) -> int | None:
+        checkpoint, skipped = self.checkpoints.latest()
+        for line in skipped:
+            self.track.say(f"passed over a checkpoint: {line}")
+        if checkpoint is None:
+            if skipped:
+                self.track.say("no checkpoint is whole: starting again from step 0")
+            self.track.rewind(0, 0)
+        else:
+            checkpoint.restore(self.model, self.optimizer)
+            self.state = State.from_json(checkpoint.state)
+            self._check_same_length()
+            self.track.rewind(self.state.metrics_bytes, checkpoint.step)
+        self.track.start(self.state.step, self._plan_facts(), resumed=checkpoint is not None)
+        return None if checkpoint is None else checkpoint.step
+
+    def _check_same_length(self) -> None:
+        """A budget's step count comes from the checkpoint; a planned one must be the one that was begun."""
+        planned = self.plan.total_steps
+        if planned is not None and self.state.total_steps != planned:
+            raise UsageError(
+                f"{self.checkpoints.directory} holds a run of {self.state.total_steps} steps, but {planned} are asked "
+                "for; give the run another name, or remove that folder"
+            )
+
+    def _update(self) -> None:
+        """One update of the weights; nothing has changed if a signal ends it early."""
+        state, started = self.state, time.monotonic()
+        batches = self.next_batches(state.step)
+        waited_seconds = time.monotonic() - started
+        totals = _totals(batches)
+        losses: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            torch.manual_seed(derive_seed("dropout", self.plan.seed, state.step, number, self.runtime.rank))
+            with self.runtime.autocast():
+                sums = self.loss_sums(batch.to(self.runtime.device))
+            shares = {name: value / max(totals[name], 1) for name, value in sums.items()}
+            loss = torch.stack([self._weight(name) * share for name, share in shares.items()]).sum()
+            torch.autograd.backward(loss)
+            for name, share in shares.items():
+                losses[name] = losses.get(name, 0) + share.detach()
+            if self.interrupts.pending and number < len(batches) - 1:
+                self.optimizer.zero_grad()
+                self.interrupts.check()
+        values = {name: value.item() for name, value in losses.items()}
+        self._apply(values)
+        seconds = time.monotonic() - started
+        self.step_seconds.append(seconds)
+        state.step += 1
+        state.tokens += sum(batch.num_tokens for batch in batches)
+        state.window.add_batches(batches, seconds=seconds, waited_seconds=waited_seconds)
+
+    def _apply(self, losses: Mapping[str, float]) -> None:
+        """Clip and take the step, unless loss or gradient is not finite."""
+        state, window = self.state, self.state.window
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
+            clipped = norm > self.plan.clip
+            if clipped:
+                torch._foreach_mul_(gradients, self.plan.clip / norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+            self.optimizer.step()
+            state.skipped_in_a_row = 0
+            loss = sum(self._weight(name) * value for name, value in losses.items())
+            window.add_update(losses, loss=loss, gradient_norm=norm, clipped=clipped)
+            state.training_loss_sum += loss
+            state.training_updates += 1
+        else:
+            state.skipped_updates += 1
+            state.skipped_in_a_row += 1
+            values = ", ".join(f"{name} {value}" for name, value in {**losses, "gradient norm": norm}.items())
+            self.track.say(f"step {state.step + 1:,}: not finite ({values}); update skipped")
+        self.optimizer.zero_grad()
+        if state.skipped_in_a_row >= _SKIPS_IN_A_ROW:
+            raise BertsmithError(
+                f"loss or gradient was not finite in {_SKIPS_IN_A_ROW} updates in a row (the last: {state.step + 1}); "
+                "lower the learning rate, or set runtime.dtype = 'float32'"
+            )
+
+    def _learning_rate(self) -> float:
+        return self.plan.learning_rate * self.schedule((self.state.step + 0.5) / self.state.schedule_steps)
+
+    def _weight(self, name: str) -> float:
+        return self.plan.weights.get(name, 1.0)
+
+    def _decide_total_steps(self) -> bool:
+        """Turn the budget into a number of steps once enough of them are measured; True when that was done now."""
+        assert self.plan.budget_seconds is not None
+        decision = steps_in_budget(
+            budget_seconds=self.plan.budget_seconds - self._elapsed(),
+            spent_seconds=self._elapsed(),
+            step_seconds=self.step_seconds,
+            evaluation_seconds=self.evaluation_seconds,
+            evaluate_every=self.plan.evaluate_every,
+            checkpoint_bytes=3 * sum(p.nbytes for p in self.parameters),
+            checkpoint_every_seconds=self.plan.checkpoint_every_seconds,
+        )
+        if decision is None:
+            return False
+        name, steps, because = decision
+        value = self.state.step + steps
+        if name == "provisional_total_steps":
+            if self.state.provisional_total_steps is not None:
+                return False
+            self.state.provisional_total_steps = value
+        else:
+            self.state.total_steps = value
+            self.track.say(f"steps      {value:,}: {because}")
+        self.track.event("decision", self.state.step, {"name": name, "value": value, "because": because})
+        return name == "total_steps"
+
+    def _evaluation_is_due(self) -> bool:
+        state, every = self.state, self.plan.evaluate_every
+        if self.evaluate is None or state.evaluated_step == state.step:
+            return False
+        if state.step == 0:  # how long an evaluation takes is part of a budget
+            return self.plan.budget_seconds is not None
+        if every is None:
+            if state.total_steps is None:
+                return False
+            every = max(1, math.ceil(state.total_steps / _EVALUATIONS_PER_RUN))
+        return state.step % every == 0 or state.step == state.total_steps
+
+    def _evaluate(self) -> None:
+        assert self.evaluate is not None
+        state, started = self.state, time.monotonic()
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.interrupts.immediately():
+                evaluation = self.evaluate(state.step)
+        finally:
+            self.model.train()
+        self.evaluation_seconds = time.monotonic() - started
+        best = state.best_value is None or evaluation.value > state.best_value
+        evaluation = replace(
+            evaluation,
+            training_loss=state.training_loss_sum / state.training_updates if state.training_updates else None,
+            seconds=self.evaluation_seconds,
+            best=best,
+        )
+        state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
+        if best:
+            state.best_step, state.best_value = state.step, evaluation.value
+        place = {"epoch": self.plan.epoch(state.step), "elapsed_seconds": self._elapsed()}
+        names = ("split", "training_loss", "loss", "losses", "scores", "seconds", "best")
+        fields = {name: getattr(evaluation, name) for name in names}
+        self.track.event("evaluation", state.step, place | fields | dict(evaluation.details))
+        for sample in evaluation.samples:
+            self.track.event("sample", state.step, sample)
+        self.track.evaluation(state.step, place, fields)
+        for callback in self.callbacks:
+            callback(state.step, evaluation)
+
+    def _log(self) -> None:
+        state, window = self.state, self.state.window
+        fields = {
+            "epoch": self.plan.epoch(state.step),
+            "elapsed_seconds": self._elapsed(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "examples": round(self.plan.epoch(state.step) * self.plan.num_examples),
+            "memory_bytes": peak_memory_bytes(),
+            "skipped_updates": state.skipped_updates,
+            **window.fields(),
+        }
+        self.track.event("step", state.step, fields)
+        self.track.show(
+            state.step, state.total_steps, loss=fields["loss"], tokens_per_second=fields["tokens_per_second"]
+        )
+        state.window = Window()
+
+    def _save(self) -> None:
+        if self.saved_step == self.state.step:
+            return
+        started = time.monotonic()
+        self.state.elapsed_seconds = self._elapsed()
+        self.state.metrics_bytes = self.track.synced_bytes()
+        self.checkpoints.save(self.state.step, self.model, self.optimizer, self.state.to_json())
+        self.saved_step, self.saved_time = self.state.step, time.monotonic()
+        self.track.event("checkpoint", self.state.step, {"seconds": self.saved_time - started})
+
+    def _stop(self, reason: str, message: str) -> None:
+        fields = {"reason": reason, "elapsed_seconds": self._elapsed(), "message": message}
+        self.track.event("stop", self.state.step, fields)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.start_time
+
+    def _plan_facts(self) -> dict[str, Any]:
+        plan, steps = self.plan, self.state.total_steps
+        return {
+            "examples": plan.num_examples,
+            "epochs": None if steps is None else plan.epoch(steps),
+            "micro_batch_size": plan.micro_batch_size,
+            "accumulation": math.ceil(plan.batch_size / plan.micro_batch_size),
+            "ranks": self.runtime.world_size,
+            "batch_size": plan.batch_size,
+            "steps": steps,
+            "budget_seconds": plan.budget_seconds,
+            "device": self.runtime.device_name,
+            "device_count": 1,
+            "dtype": self.runtime.dtype_name,
+            "threads": self.runtime.threads,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }
+
+
+def _totals(batches: Sequence[Any]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for batch in batches:
+        for name, count in batch.counts.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals

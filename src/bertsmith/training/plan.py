@@ -1,0 +1,88 @@
+"""The loop's borders: what it is given (batches, a plan) and what it gives back (evaluations, a result)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import torch
+
+
+class Batch(Protocol):
+    """What the loop asks of a micro-batch.
+
+    Where it has `input_ids` the share of padding is logged, where it has `truncation_share` (of tokens cut) that too.
+    """
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Objective -> number of items over which its loss is summed."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out loss and scores. `metric` names the score by which the best checkpoint is chosen; None: the loss."""
+
+    loss: float
+    losses: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    metric: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """More fields for the evaluation event, such as predictions_per_class and hardest."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """Fields of `sample` events."""
+    split: str = "validation"
+    training_loss: float | None = None
+    """Mean over the updates since the last evaluation; the loop fills in this and the two that follow."""
+    seconds: float = 0.0
+    best: bool = False
+
+    @property
+    def value(self) -> float:
+        """What the best is chosen by; greater is better."""
+        return -self.loss if self.metric is None else self.scores[self.metric]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how large, how often."""
+
+    batch_size: int
+    micro_batch_size: int
+    num_examples: int
+    total_steps: int | None = None
+    budget_seconds: float | None = None
+    """Instead of total_steps: wall-clock budget, evaluations and checkpoints included."""
+    steps_per_epoch: float | None = None
+    """Default: num_examples / batch_size."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Objective -> weight of its loss; 1 where it is not named."""
+    learning_rate: float = 1e-4
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+    seed: int = 0
+    log_every: int = 10
+    evaluate_every: int | None = None
+    """Steps between evaluations; None: ten in the run. There is always one after the last step."""
+    checkpoint_every_seconds: float = 60.0
+
+    def epoch(self, step: int) -> float:
+        return step / (self.steps_per_epoch or self.num_examples / self.batch_size)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    steps: int
+    elapsed_seconds: float
+    tokens: int
+    skipped_updates: int
+    best_step: int | None
+    best_value: float | None
+    resumed_from: int | None

@@ -1,0 +1,142 @@
+"""What the loop remembers between updates, all of it in every checkpoint, and how a budget becomes a step count."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_WARMUP_STEPS = 3  # not measured: compilation, caches, first allocations
+_PROVISIONAL_STEPS = 5
+_MEASURED_STEPS = 50
+_SHARE_FOR_MEASURING = 0.2
+_STEPS_BEFORE_AN_ESTIMATE = 10_000
+_DISK_BYTES_PER_SECOND = 200e6
+_EVALUATIONS_PER_RUN = 10
+
+
+@dataclass
+class Window:
+    """Sums since the last line in metrics.jsonl."""
+
+    updates: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    gradient_norm: float = 0.0
+    clipped: int = 0
+    tokens: int = 0
+    slots: int = 0
+    truncation_share: float | None = None
+    seconds: float = 0.0
+    loader_wait_seconds: float = 0.0
+
+    def add_update(self, losses: Mapping[str, float], *, loss: float, gradient_norm: float, clipped: bool) -> None:
+        """Count an update that was applied."""
+        self.updates += 1
+        self.loss += loss
+        self.gradient_norm += gradient_norm
+        self.clipped += clipped
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+
+    def add_batches(self, batches: Sequence[Any], *, seconds: float, waited_seconds: float) -> None:
+        """Count the micro-batches of one step, applied or not."""
+        self.steps += 1
+        self.seconds += seconds
+        self.loader_wait_seconds += waited_seconds
+        for batch in batches:
+            self.tokens += batch.num_tokens
+            self.slots += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens
+            share = getattr(batch, "truncation_share", None)
+            if share is not None:
+                self.truncation_share = (self.truncation_share or 0.0) + share / len(batches)
+
+    def fields(self) -> dict[str, Any]:
+        """Means and rates over the window; losses are null where no update was applied."""
+        applied = self.updates or math.nan
+        return {
+            "loss": self.loss / applied,
+            "losses": {name: value / applied for name, value in self.losses.items()},
+            "gradient_norm": self.gradient_norm / applied,
+            "clip_rate": self.clipped / applied,
+            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+            "loader_wait_seconds": self.loader_wait_seconds,
+            "padding_share": 1.0 - self.tokens / max(self.slots, 1),
+            "truncation_share": None if self.truncation_share is None else self.truncation_share / max(self.steps, 1),
+        }
+
+
+@dataclass
+class State:
+    """The loop's memory; plain JSON."""
+
+    step: int = 0
+    """Updates that are behind us, skipped ones included."""
+    total_steps: int | None = None
+    provisional_total_steps: int | None = None
+    elapsed_seconds: float = 0.0
+    """Of all processes that worked on this run, together."""
+    tokens: int = 0
+    skipped_updates: int = 0
+    skipped_in_a_row: int = 0
+    evaluated_step: int = -1
+    best_step: int | None = None
+    best_value: float | None = None
+    training_loss_sum: float = 0.0
+    training_updates: int = 0
+    """Updates since the last evaluation, over which that sum goes."""
+    metrics_bytes: int = 0
+    """Length of metrics.jsonl when this was saved."""
+    window: Window = field(default_factory=Window)
+
+    @property
+    def schedule_steps(self) -> int:
+        """The total that the learning rate goes by."""
+        return self.total_steps or self.provisional_total_steps or _STEPS_BEFORE_AN_ESTIMATE
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "State":
+        return State(**{**value, "window": Window(**value["window"])})
+
+
+def steps_in_budget(
+    *,
+    budget_seconds: float,
+    spent_seconds: float,
+    step_seconds: Sequence[float],
+    evaluation_seconds: float,
+    evaluate_every: int | None,
+    checkpoint_bytes: int,
+    checkpoint_every_seconds: float,
+) -> tuple[str, int, str] | None:
+    """How many more steps fit into what is left of a budget: (name of the decision, steps, reason), or None yet.
+
+    The first steps are not measured; after a few more there is a provisional count, which only the learning rate's
+    warm-up goes by; after 50 (or a fifth of the budget, if that is less) the count is final. Time for evaluations and
+    checkpoints to come is set aside.
+    """
+    measured = step_seconds[_WARMUP_STEPS:] or step_seconds[-1:]
+    enough = len(measured) >= _MEASURED_STEPS and len(step_seconds) > _WARMUP_STEPS
+    short = spent_seconds >= _SHARE_FOR_MEASURING * (spent_seconds + budget_seconds)
+    final = enough or short
+    if not final and len(step_seconds) != _WARMUP_STEPS + _PROVISIONAL_STEPS:
+        return None
+    seconds_per_step = statistics.fmean(measured)
+    checkpoint_seconds = checkpoint_bytes / _DISK_BYTES_PER_SECOND
+    left_seconds = (budget_seconds - checkpoint_seconds) / (1 + checkpoint_seconds / checkpoint_every_seconds)
+    if evaluate_every is None:
+        left_seconds -= _EVALUATIONS_PER_RUN * evaluation_seconds
+        seconds_with_evaluation = seconds_per_step
+    else:
+        left_seconds -= evaluation_seconds
+        seconds_with_evaluation = seconds_per_step + evaluation_seconds / evaluate_every
+    steps = max(int(left_seconds / seconds_with_evaluation), 1)
+    because = (
+        f"{len(measured)} measured steps took {seconds_per_step:.4f} s each, an evaluation {evaluation_seconds:.2f} s; "
+        f"{budget_seconds:.1f} s of the budget were left"
+    )
+    return "total_steps" if final else "provisional_total_steps", steps, because

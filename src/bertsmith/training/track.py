@@ -1,0 +1,185 @@
+"""metrics.jsonl (format 1, docs/metrics.md) and what a person sees while a run goes on."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bertsmith.errors import BertsmithError, DataError
+
+FORMAT_VERSION = 1
+_SECONDS_BETWEEN_PLAIN_LINES = 10.0
+
+
+class Track:
+    """Appends events to metrics.jsonl and shows progress: a bar on a terminal, a line now and then elsewhere.
+
+    `about` goes into the start event: run, kind ("pretrain" or "finetune"), task, environment, data.
+    Use it as a context manager while training; `event` and `say` work only inside.
+    """
+
+    def __init__(self, path: Path, *, about: Mapping[str, Any], console: Console | None = None):
+        self.path = path
+        self.about = about
+        self.console = console or Console()
+        self._bar: Progress | None = None
+        self._last_plain_line = 0.0
+        self._has_table = False
+
+    def __enter__(self) -> "Track":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._file.close()
+
+    def event(self, event: str, step: int, fields: Mapping[str, Any]) -> None:
+        """Append one line; a number that is not finite is written as null."""
+        line = json.dumps(_finite({"event": event, "step": step, **fields}), ensure_ascii=False, default=str)
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise BertsmithError(
+                f"{self.path} could not be written ({error}); make room and run the same command again"
+            ) from error
+
+    def start(self, step: int, plan: Mapping[str, Any], *, resumed: bool) -> None:
+        """The start event and the opening lines."""
+        fields = {"format": FORMAT_VERSION, **self.about, "time": round(time.time(), 3), "plan": plan}
+        self.event("start", step, fields | ({"resumed_from": step} if resumed else {}))
+        for line in opening_lines(plan):
+            self.say(line)
+        if resumed:
+            self.say(f"resumed    from step {step:,}")
+
+    def synced_bytes(self) -> int:
+        """Length of the log so far, once it is on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def rewind(self, num_bytes: int, step: int) -> None:
+        """Cut off what was logged after the checkpoint of `step`, at which the log was `num_bytes` long.
+
+        The line that tells of that checkpoint itself was written just after it and stays.
+        """
+        with self.path.open("rb+") as file:
+            kept = file.read(num_bytes)
+            kept = kept[: kept.rfind(b"\n") + 1]
+            after = file.readline()
+            if after.endswith(b"\n") and _is_checkpoint(after, step):
+                kept += after
+            file.truncate(len(kept))
+        self._file.seek(0, os.SEEK_END)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, step: int, total_steps: int | None, *, loss: float, tokens_per_second: float) -> None:
+        """Move the bar, or print a line if none was printed for ten seconds."""
+        if self.console.is_terminal:
+            if self._bar is None:
+                self._bar = _make_bar(self.console)
+                self._task = self._bar.add_task("", total=total_steps, completed=step, loss="", speed="")
+            self._bar.update(
+                self._task,
+                total=total_steps,
+                completed=step,
+                loss=f"loss {loss:.4f}",
+                speed=f"{tokens_per_second:,.0f} tokens/s",
+            )
+        elif time.monotonic() - self._last_plain_line >= _SECONDS_BETWEEN_PLAIN_LINES:
+            self._last_plain_line = time.monotonic()
+            total = "?" if total_steps is None else f"{total_steps:,}"
+            self.say(f"step {step:,}/{total}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s")
+
+    def evaluation(self, step: int, place: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """A row of the table of evaluations; its head comes before the first row."""
+        names = ["step", "epoch", "training loss", "validation loss", *result["scores"], "time"]
+        widths = [max(7, len(name)) for name in names]
+        training_loss = "" if result["training_loss"] is None else f"{result['training_loss']:.4f}"
+        cells = [f"{step:,}", f"{place['epoch']:.2f}", training_loss, f"{result['loss']:.4f}"]
+        cells += [f"{value:.4f}" for value in result["scores"].values()]
+        cells += [clock_text(place["elapsed_seconds"])]
+        if not self._has_table:
+            self._has_table = True
+            self.say("  ".join(name.rjust(width) for name, width in zip(names, widths, strict=True)))
+        row = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        self.say(row + ("  best" if result["best"] else ""))
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Events of a metrics.jsonl in order; a torn last line is passed over, any other is a `DataError`."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(f"not a line of JSON ({error})", path=path, line=number) from error
+
+
+def opening_lines(plan: Mapping[str, Any]) -> list[str]:
+    """What is about to be run, in a few lines."""
+    steps = "as many as the budget holds" if plan["steps"] is None else f"{plan['steps']:,}"
+    epochs = "" if plan["epochs"] is None else f", {plan['epochs']:.3g} epochs"
+    return [
+        f"device     {plan['device_count']} x {plan['device']}, {plan['dtype']}, {plan['threads']} threads",
+        f"model      {plan['parameters']:,} parameters",
+        f"examples   {plan['examples']:,}{epochs}",
+        f"batch      {plan['micro_batch_size']} (micro-batch) x {plan['accumulation']} (accumulation) "
+        f"x {plan['ranks']} (ranks) = {plan['batch_size']}",
+        f"steps      {steps}",
+    ]
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _make_bar(console: Console) -> Progress:
+    bar = Progress(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    bar.start()
+    return bar
+
+
+def _is_checkpoint(line: bytes, step: int) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return bool(event.get("event") == "checkpoint" and event.get("step") == step)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
