@@ -1,0 +1,175 @@
+"""Simple models scored on the same rows as BERT, so that its score can be judged.
+
+    classify   majority: the most frequent label; linear: TF-IDF of n-grams, then logistic regression
+    tag        majority; dictionary: each training word's most frequent label; linear: logistic regression on the
+               word, its neighbours and its shape
+
+They are built to be as good as their kind is: the linear models' penalty is chosen on the validation rows. All are
+deterministic, and take seconds for a thousand sentences.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from bertsmith.errors import DataError
+from bertsmith.tasks.metrics import score_classification, score_tags
+from bertsmith.tasks.tables import TaggedRow, TextRow, class_names
+
+Tags = tuple[str, ...]
+TextPredictor = Callable[[Sequence[TextRow]], list[str]]
+TagPredictor = Callable[[Sequence[TaggedRow]], list[Tags]]
+
+_INVERSE_PENALTIES = (0.1, 1.0, 10.0)
+"""Values of scikit-learn's C that are tried."""
+_MOST_ITERATIONS = 300
+"""Of L-BFGS; where it has not converged by then, scores no longer move (it is stopped without a warning)."""
+
+
+def majority_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric: str) -> TextPredictor:  # noqa: ARG001
+    """Always the most frequent label of the training rows."""
+    label = _most_frequent(_label(row) for row in train)
+    return lambda rows: [label for _ in rows]
+
+
+def linear_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric: str) -> TextPredictor:
+    """TF-IDF (1 + log tf, unit length) of words and word pairs, of 1 to 3 characters for Chinese; `metric` picks C."""
+    names = class_names(train)
+    truth = [_label(row) for row in validation]
+    if _mostly_han(train):
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
+    else:
+        vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
+    features = vectorizer.fit_transform([row.text for row in train])
+    held_out = vectorizer.transform([row.text for row in validation])
+    model = _best(
+        features,
+        [_label(row) for row in train],
+        lambda model: score_classification(truth, [str(label) for label in model.predict(held_out)], names)[metric],
+    )
+    return lambda rows: [str(label) for label in model.predict(vectorizer.transform([row.text for row in rows]))]
+
+
+def majority_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metric: str) -> TagPredictor:  # noqa: ARG001
+    """Always the most frequent label of the training words."""
+    label = _most_frequent(label for row in train for label in _labels(row))
+    return lambda rows: [(label,) * len(row.words) for row in rows]
+
+
+def dictionary_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metric: str) -> TagPredictor:  # noqa: ARG001
+    """Each word's most frequent label in training, as written, else in lower case, else the most frequent label."""
+    counts: dict[str, Counter[str]] = {}
+    for row in train:
+        for word, label in zip(row.words, _labels(row), strict=True):
+            for key in {word, word.lower()}:
+                counts.setdefault(key, Counter())[label] += 1
+    unseen = _most_frequent(label for row in train for label in _labels(row))
+    known = {word: _most_frequent(labels.elements()) for word, labels in counts.items()}
+    return lambda rows: [tuple(known.get(word, known.get(word.lower(), unseen)) for word in row.words) for row in rows]
+
+
+def linear_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metric: str) -> TagPredictor:
+    """Logistic regression on each word by itself, with `word_features`; `metric` picks C."""
+    names = class_names(train)
+    vectorizer = DictVectorizer()
+    features = vectorizer.fit_transform(list(_all_features(train)))
+    held_out = vectorizer.transform(list(_all_features(validation)))
+    truth = [_labels(row) for row in validation]
+    model = _best(
+        features,
+        [label for row in train for label in _labels(row)],
+        lambda model: score_tags(truth, _by_row(model.predict(held_out), validation), names)[metric],
+    )
+    return lambda rows: _by_row(model.predict(vectorizer.transform(list(_all_features(rows)))), rows)
+
+
+BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
+    "classify": {"majority": majority_label, "linear": linear_label},
+    "tag": {"majority": majority_tag, "dictionary": dictionary_tag, "linear": linear_tag},
+}
+"""Task -> name -> function (train rows, validation rows, metric) -> function (rows) -> a label or tags for each row."""
+
+
+def word_features(words: Sequence[str], position: int) -> dict[str, bool]:
+    """What the linear tagger sees of one word: itself, its shape and ends, two neighbours on each side."""
+    word = words[position]
+    lower = word.lower()
+    names = [
+        "bias",
+        f"word={word}",
+        f"lower={lower}",
+        f"shape={_shape(word)}",
+        *(f"prefix={lower[:length]}" for length in (1, 2, 3)),
+        *(f"suffix={lower[-length:]}" for length in (1, 2, 3)),
+        *(f"has {character}" for character in "_.-'" if character in word),
+        f"length={min(len(word), 12)}",
+    ]
+    for offset in (-2, -1, 1, 2):
+        there = position + offset
+        neighbour = words[there] if 0 <= there < len(words) else "<edge>"
+        names += [f"{offset}:lower={neighbour.lower()}", f"{offset}:shape={_shape(neighbour)}"]
+    before = words[position - 1].lower() if position else "<edge>"
+    after = words[position + 1].lower() if position + 1 < len(words) else "<edge>"
+    names += [f"before+word={before} {lower}", f"word+after={lower} {after}", f"around={before} {after}"]
+    return dict.fromkeys(names, True)
+
+
+def _shape(word: str) -> str:
+    """Case pattern with runs folded: `DataFrame` -> XxXx, `max_iter` -> x_x, `v2` -> xd."""
+    shape = ""
+    for character in word:
+        kind = "X" if character.isupper() else "x" if character.isalpha() else "d" if character.isdigit() else character
+        if not shape.endswith(kind):
+            shape += kind
+    return shape
+
+
+def _best(features: Any, labels: Sequence[str], score: Callable[[LogisticRegression], float]) -> LogisticRegression:
+    """The model, of those with different penalties, that scores best on the validation rows (first of equals)."""
+    models = []
+    for inverse_penalty in _INVERSE_PENALTIES:
+        model = LogisticRegression(C=inverse_penalty, max_iter=_MOST_ITERATIONS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(features, labels)
+        models.append(model)
+    return max(models, key=score)
+
+
+def _all_features(rows: Sequence[TaggedRow]) -> Iterator[dict[str, bool]]:
+    return (word_features(row.words, position) for row in rows for position in range(len(row.words)))
+
+
+def _by_row(labels: Sequence[str], rows: Sequence[TaggedRow]) -> list[Tags]:
+    each = iter(labels)
+    return [tuple(str(next(each)) for _ in row.words) for row in rows]
+
+
+def _most_frequent(labels: Any) -> str:
+    """Ties go to the label that sorts first, so that the order of rows does not matter."""
+    counts = Counter(labels)
+    return str(min(counts, key=lambda label: (-counts[label], label)))
+
+
+def _label(row: TextRow) -> str:
+    if row.label is None:
+        raise DataError("the row has no label; a baseline learns from labelled rows", line=row.line)
+    return row.label
+
+
+def _labels(row: TaggedRow) -> Tags:
+    if row.labels is None:
+        raise DataError("the sentence has no labels; a baseline learns from labelled rows", line=row.line)
+    return row.labels
+
+
+def _mostly_han(rows: Sequence[TextRow]) -> bool:
+    """True where more than half the letters are Chinese characters: words are then not parted by spaces."""
+    letters = [character for row in rows[:1000] for character in row.text if character.isalpha()]
+    return 2 * sum("\u4e00" <= character <= "\u9fff" for character in letters) > len(letters)
