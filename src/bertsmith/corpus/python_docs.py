@@ -1,0 +1,101 @@
+"""The documentation that is already on the machine: docstrings of the standard library and of installed packages.
+
+Files are read with `ast`; nothing is imported or run. A document is a module's docstrings in order.
+"""
+
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import platform
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from bertsmith.corpus.dedup import Seen
+from bertsmith.corpus.docstrings import module_paragraphs
+from bertsmith.corpus.document import RawDocument
+from bertsmith.errors import BertsmithError, DataError
+
+_STANDARD_LIBRARY = "python"
+_LEFT_OUT = {"test", "tests", "testing", "_test", "idle_test", "site-packages", "dist-packages", "__pycache__",
+             "_vendor", "vendor", "externals", "conftest.py", "lib2to3", "lib-dynload", "ensurepip"}  # fmt: skip
+_FILES_AT_ONCE = 32
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Version of Python and of each package's distribution."""
+    owners = importlib.metadata.packages_distributions()
+    versions = {_STANDARD_LIBRARY: platform.python_version()}
+    for package in packages:
+        owner = owners.get(package, [package])[0]
+        try:
+            versions[package] = importlib.metadata.version(owner)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise DataError(f"python-docs: package {package!r} is not installed: pip install {package}") from error
+    return versions
+
+
+def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers: int) -> Iterator[RawDocument]:
+    """A document for each module that has prose; its id is `folder/module.name` of the import path.
+
+    A paragraph that stood in an earlier module (inherited documentation, mostly) is dropped and counted.
+    """
+    seen = Seen()
+    for package in (_STANDARD_LIBRARY, *packages):
+        root = _folder(package)
+        files = sorted(_python_files(root), key=lambda path: path.relative_to(root).as_posix())
+        names = [_module_name(package, path.relative_to(root)) for path in files]
+        for name, paragraphs in zip(names, _all_paragraphs(files, workers), strict=True):
+            if paragraphs is None:
+                dropped["module does not parse"] += 1
+                continue
+            fresh = [paragraph for paragraph in paragraphs if not seen.add(paragraph)]
+            dropped["repeated paragraph of python-docs"] += len(paragraphs) - len(fresh)
+            if fresh:
+                yield RawDocument(name, "\n\n".join(fresh), package)
+
+
+def _folder(package: str) -> Path:
+    if package == _STANDARD_LIBRARY:
+        return Path(sysconfig.get_path("stdlib"))
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise DataError(f"python-docs: package {package!r} is not installed; give names as they are imported")
+    return Path(spec.origin).parent
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name in _LEFT_OUT or entry.name.startswith(("test_", ".")):
+            continue
+        if entry.is_dir():
+            yield from _python_files(entry)
+        elif entry.suffix == ".py":
+            yield entry
+
+
+def _module_name(package: str, path: Path) -> str:
+    """`torch`, `nn/functional.py` -> `torch/nn.functional`."""
+    parts = [*path.parts[:-1], path.stem]
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts.pop()
+    return f"{package}/{'.'.join(parts)}"
+
+
+def _all_paragraphs(files: Sequence[Path], workers: int) -> Iterator[list[str] | None]:
+    """Paragraphs of each file, in the order of the files whatever the number of processes."""
+    if workers <= 1 or len(files) <= _FILES_AT_ONCE:
+        yield from map(module_paragraphs, files)
+        return
+    # Spawned, not forked: the parent has threads of torch and tokenizers, which a fork would break.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(module_paragraphs, files, chunksize=_FILES_AT_ONCE)
+        except BrokenProcessPool as error:
+            raise BertsmithError(
+                "a process that reads docstrings died; in a script of your own, start bertsmith under "
+                '`if __name__ == "__main__":`, or set runtime.workers = 1'
+            ) from error
