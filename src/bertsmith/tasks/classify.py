@@ -1,0 +1,108 @@
+"""Classification of single texts: one label a row, read at [CLS] through the pooler (Devlin et al. 2018, figure 4b)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from bertsmith.model.heads import BertForSequenceClassification
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch
+from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
+from bertsmith.tasks.tables import TextRow, read_text_rows
+from bertsmith.tokenizer.encode import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The most probable label, and the probability of each."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Classify:
+    """Text -> label. Loss: cross-entropy over labels."""
+
+    name = "classify"
+    default_metric = "macro_f1"
+    metrics = tuple(CLASSIFICATION_SCORES)
+    head = BertForSequenceClassification
+
+    def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TextRow]:
+        return read_text_rows(
+            source,
+            text_column=columns.text,
+            label_column=columns.label,
+            header=columns.header,
+            label_names=columns.label_names,
+            require_labels=require_labels,
+        )
+
+    def encode(
+        self, rows: Sequence[TextRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
+    ) -> Features:
+        room = max_length - 2
+        pieces = tokenizer.encode_ids([row.text for row in rows])
+        targets = None
+        if labels is not None:
+            index = {label: number for number, label in enumerate(labels)}
+            targets = np.array([index[row.label] for row in rows if row.label is not None], dtype=np.int64)
+        return Features(
+            tokens=Ragged.of([[tokenizer.cls_id, *ids[:room], tokenizer.sep_id] for ids in pieces]),
+            items=Ragged.of([[0]] * len(rows)),
+            targets=targets,
+            cut_tokens=np.array([max(0, len(ids) - room) for ids in pieces], dtype=np.int64),
+        )
+
+    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return logits  # (batch, labels), and each row is one item
+
+    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.float(), targets, reduction="none")
+
+    def decode(
+        self, rows: Sequence[TextRow], outputs: Floats, starts: Ints, labels: Sequence[str]
+    ) -> list[Classification]:
+        own = outputs[starts[: len(rows)]]  # (rows, labels): a text's one item
+        chosen = own.argmax(axis=-1).tolist()
+        probabilities = softmax(own.astype(np.float64), axis=-1).tolist()
+        return [
+            Classification(labels[best], dict(zip(labels, row, strict=True)))
+            for best, row in zip(chosen, probabilities, strict=True)
+        ]
+
+    def score(self, rows: Sequence[TextRow], predictions: Sequence[Labels], labels: Sequence[str]) -> dict[str, float]:
+        return score_classification(_gold(rows), [label for (label,) in predictions], labels)
+
+    def interval(
+        self, rows: Sequence[TextRow], predictions: Sequence[Labels], labels: Sequence[str], metric: str, *, seed: int
+    ) -> tuple[float, float]:
+        return classification_interval(_gold(rows), [label for (label,) in predictions], labels, metric, seed=seed)
+
+    def record(self, number: int, row: TextRow, answer: Classification) -> dict[str, Any]:
+        return {
+            "row": number,
+            "line": row.line,
+            "text": row.text,
+            "label": row.label,
+            "prediction": answer.label,
+            "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
+        }
+
+    def labels_of(self, row: TextRow) -> Labels:
+        return () if row.label is None else (row.label,)
+
+    def predictions_of(self, answer: Classification) -> Labels:
+        return (answer.label,)
+
+    def text_of(self, row: TextRow) -> str:
+        return row.text
+
+
+def _gold(rows: Sequence[TextRow]) -> list[str]:
+    return [row.label for row in rows if row.label is not None]

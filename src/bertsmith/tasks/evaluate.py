@@ -1,0 +1,173 @@
+"""Scores of a fine-tuned model on labelled rows, each with its 95 % bootstrap interval."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bertsmith.errors import UsageError
+from bertsmith.model.weights import read_card
+from bertsmith.runtime import Runtime
+from bertsmith.tasks.base import Columns, Features, Floats, Labels, Task
+from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.tables import check_labels
+
+HARDEST = 10
+"""Rows with the largest loss that an evaluation names."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers on labelled rows, and what they are worth."""
+
+    answers: Sequence[Any]
+    scores: Mapping[str, float]
+    loss: float
+    """Mean over items: rows, or words that the model read."""
+    row_losses: Sequence[float]
+    """Mean loss of each row's items; 0 where it has none."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of a score table (scores.json)."""
+
+    name: str
+    split: str
+    metric: str
+    score: float
+    low: float
+    high: float
+    """Bounds of the 95 % bootstrap interval."""
+    rows: int
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What `evaluate` found on one table."""
+
+    table: tuple[ScoreRow, ...]
+    """A line for each metric of the task."""
+    metric: str
+    """The metric that the model was chosen by."""
+    loss: float
+    truncation_share: float
+    """Share of tokens that were cut off."""
+    records: tuple[dict[str, Any], ...]
+    """Rows, labels and predictions, as in predictions-SPLIT.jsonl."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {row.metric: row.score for row in self.table}
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: object,
+    *,
+    columns: Columns | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    seed: int = 42,
+    runtime: Runtime | None = None,
+) -> EvaluateResult:
+    """Score a model directory or run on a labelled table: a file, DataFrame, Arrow table or list.
+
+    `name` and `split` are what the score table calls model and data. Raises `DataError` naming the line of a label
+    that the model does not know.
+    """
+    started = time.monotonic()
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
+    task, labels = predictor.task, predictor.labels
+    rows = task.read(data, columns or Columns(), require_labels=True)
+    where = data if isinstance(data, str | Path) else None
+    check_labels(rows, labels, where=where)
+    features = predictor.encode(rows, labelled=True)
+    outputs = compute_outputs(
+        predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime
+    )
+    scored = score_outputs(task, rows, features, outputs, labels)
+    table = score_table(
+        task,
+        rows,
+        [task.predictions_of(answer) for answer in scored.answers],
+        labels,
+        name=name or str(predictor.directory),
+        split=split or (Path(where).stem if where is not None else "test"),
+        seconds=time.monotonic() - started,
+        seed=seed,
+    )
+    return EvaluateResult(
+        table=table,
+        metric=str(read_card(predictor.directory).get("metric") or task.default_metric),
+        loss=scored.loss,
+        truncation_share=features.truncation_share,
+        records=tuple(
+            task.record(number, row, answer)
+            for number, (row, answer) in enumerate(zip(rows, scored.answers, strict=True))
+        ),
+    )
+
+
+def score_outputs(
+    task: Task[Any, Any], rows: Sequence[Any], features: Features, outputs: Floats, labels: Sequence[str]
+) -> Scored:
+    """Answers, scores and losses from what the head said at every item: outputs (all items, labels)."""
+    if features.targets is None:
+        raise UsageError("rows without labels cannot be scored; use predict")
+    answers = task.decode(rows, outputs, features.items.starts, labels)
+    losses = task.item_losses(torch.from_numpy(outputs), torch.from_numpy(features.targets)).numpy().astype(np.float64)
+    items = features.items.lengths
+    owner = np.repeat(np.arange(len(rows)), items)
+    row_losses = np.bincount(owner, weights=losses, minlength=len(rows)) / np.maximum(items, 1)
+    return Scored(
+        answers=answers,
+        scores=task.score(rows, [task.predictions_of(answer) for answer in answers], labels),
+        loss=float(losses.mean()) if len(losses) else 0.0,
+        row_losses=row_losses.tolist(),
+    )
+
+
+def score_table(
+    task: Task[Any, Any],
+    rows: Sequence[Any],
+    predictions: Sequence[Labels],
+    labels: Sequence[str],
+    *,
+    name: str,
+    split: str,
+    seconds: float,
+    seed: int,
+    note: str = "",
+) -> tuple[ScoreRow, ...]:
+    """A line with interval for each of the task's metrics."""
+    lines = []
+    for metric, score in task.score(rows, predictions, labels).items():
+        low, high = task.interval(rows, predictions, labels, metric, seed=seed)
+        lines.append(ScoreRow(name, split, metric, score, low, high, len(rows), round(seconds, 3), note))
+    return tuple(lines)
+
+
+def details(task: Task[Any, Any], rows: Sequence[Any], scored: Scored, labels: Sequence[str]) -> dict[str, Any]:
+    """Fields of an evaluation event that a diagnosis reads: predictions per class, and the hardest examples."""
+    counts = Counter(label for answer in scored.answers for label in task.predictions_of(answer))
+    order = np.argsort(-np.asarray(scored.row_losses), kind="stable")[:HARDEST]
+    return {
+        "predictions_per_class": {label: counts[label] for label in labels},
+        "hardest": [
+            {
+                "text": task.text_of(rows[number]),
+                "label": " ".join(task.labels_of(rows[number])),
+                "prediction": " ".join(task.predictions_of(scored.answers[number])),
+                "loss": scored.row_losses[number],
+            }
+            for number in order.tolist()
+        ],
+    }

@@ -1,0 +1,217 @@
+"""The one predictor: a model directory or a run, loaded once, answers texts in batches of like length.
+
+predictor = Predictor.load("runs/cola/finetune")
+predictor.predict(["They drank the pub dry.", "They drank the pub."])
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bertsmith.artifact import write_text
+from bertsmith.errors import CheckpointError, UsageError
+from bertsmith.model.config import BertConfig
+from bertsmith.model.pretrained import Pretrained
+from bertsmith.model.weights import read_card, read_config, resolve_model_dir
+from bertsmith.runtime import Runtime, detect
+from bertsmith.tasks.base import Columns, Features, Floats, Task, evaluation_batches
+from bertsmith.tasks.classify import Classify
+from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
+from bertsmith.tasks.tables import TaggedRow, TextRow
+from bertsmith.tasks.tag import Tag
+from bertsmith.tokenizer.encode import Tokenizer
+
+TASKS: dict[str, Task[Any, Any]] = {"classify": Classify(), "tag": Tag()}
+_TASK_OF_HEAD = {task.head.__name__: name for name, task in TASKS.items()}
+
+ROWS_AT_ONCE = 4096
+"""Texts tokenised and sorted by length together: memory stays bounded however many there are."""
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Tokens in one forward pass, padding included."""
+
+_CHINESE = "㐀-䶿一-鿿豈-﫿"
+_WORD = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A task's model, ready to answer."""
+
+    directory: Path
+    task: Task[Any, Any]
+    model: Pretrained
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    max_length: int
+    """Tokens read of a text, [CLS] and [SEP] included; the rest is cut off."""
+    runtime: Runtime
+
+    @classmethod
+    def load(
+        cls, name: str | Path, *, task: str | None = None, max_length: int | None = None, runtime: Runtime | None = None
+    ) -> "Predictor":
+        """Load a model directory, a run (its best model), RUN/last, or a hub name.
+
+        Args:
+            task: "classify" or "tag"; by default what bertsmith.json says, else the architecture of config.json.
+            max_length: by default what it was fine-tuned with, else as many as the model has positions.
+            runtime: by default this machine's best device, in float32.
+
+        Raises `CheckpointError` for a directory that holds no trained classifier or tagger.
+        """
+        directory = resolve_model_dir(name)
+        card, config = read_card(directory), read_config(directory)
+        chosen = TASKS[_task_name(task, card, config, directory)]
+        tokenizer = Tokenizer.load(directory)
+        check_tokenizer(tokenizer, config, directory)
+        longest = min(config.max_position_embeddings, tokenizer.model_max_length)
+        max_length = max_length or int(card.get("max_length") or longest)
+        check_max_length(max_length, config, directory)
+        model = chosen.head.from_pretrained(directory)
+        if model.load_report is not None and model.load_report.fresh:
+            raise CheckpointError(
+                f"{directory} has no trained head ({', '.join(model.load_report.fresh)} missing); "
+                "fine-tune it first: bertsmith finetune RECIPE"
+            )
+        runtime = runtime or detect(dtype="float32")
+        model.to(runtime.device)
+        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime)
+
+    def predict(self, texts: Iterable[Any]) -> list[Any]:
+        """Answers in the order of `texts`: `Classification`s, or `Tagging`s.
+
+        A text is a string; for a tagger it may also be a list of words, else it is split at spaces and punctuation.
+        """
+        if isinstance(texts, str):
+            raise UsageError("predict takes several texts; put the one into a list: predict([text])")
+        return [answer for _, answer in self.stream(self._row(text, number) for number, text in enumerate(texts, 1))]
+
+    def stream(self, rows: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield (row, answer) in order, `ROWS_AT_ONCE` rows at a time."""
+        rows = iter(rows)
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            features = self.encode(some)
+            outputs = compute_outputs(
+                self.model, features, self.task, pad_id=self.tokenizer.pad_id, runtime=self.runtime
+            )
+            yield from zip(some, self.task.decode(some, outputs, features.items.starts, self.labels), strict=True)
+
+    def encode(self, rows: Sequence[Any], *, labelled: bool = False) -> Features:
+        """Rows as the model reads them, with targets where they are `labelled`."""
+        labels = self.labels if labelled else None
+        return self.task.encode(rows, self.tokenizer, labels=labels, max_length=self.max_length)
+
+    def _row(self, text: object, number: int) -> TextRow | TaggedRow:
+        if self.task.name == "tag":
+            words = split_words(text) if isinstance(text, str) else text
+            if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
+                return TaggedRow(tuple(words), None, number)
+        elif isinstance(text, str):
+            return TextRow(text, None, number)
+        expected = "a string or a list of words" if self.task.name == "tag" else "a string"
+        raise UsageError(f"text {number} is {type(text).__name__}; expected {expected}")
+
+
+def predict(
+    model: str | Path | Predictor,
+    source: str | Path | Iterable[Any],
+    *,
+    columns: Columns | None = None,
+    runtime: Runtime | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield one JSON-ready record a row, in order: row, line, text (or words), prediction(s), probabilities.
+
+    `source` is the path of a file, or texts. Without `columns` a .txt file is a text a line; any other is the table
+    that fine-tuning reads (.tsv, .csv, .jsonl, CoNLL), labels not needed.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
+    rows: Iterable[Any]
+    if isinstance(source, str | Path):
+        path = find_data_file(source)
+        if columns is None and path.suffix.lower() == ".txt":
+            rows = [predictor._row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
+        else:
+            rows = predictor.task.read(path, columns or Columns(), require_labels=False)
+    else:
+        rows = (predictor._row(text, number) for number, text in enumerate(source, 1))
+    for number, (row, answer) in enumerate(predictor.stream(rows)):
+        record = predictor.task.record(number, row, answer)
+        yield {key: value for key, value in record.items() if value is not None}
+
+
+def write_predictions(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def compute_outputs(
+    model: nn.Module,
+    features: Features,
+    task: Task[Any, Any],
+    *,
+    pad_id: int,
+    runtime: Runtime,
+    batch_tokens: int | None = None,
+) -> Floats:
+    """What the head says at every item, (all items, labels), in the order of the rows; the mode is put back."""
+    batch_tokens = batch_tokens or BATCH_TOKENS.get(runtime.device.type, 4096)
+    batches = evaluation_batches(features, objective=task.name, pad_id=pad_id, batch_tokens=batch_tokens)
+    outputs: Floats | None = None
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), runtime.autocast():
+            for rows, batch in batches:
+                found = task.item_outputs(model, batch.to(runtime.device)).float().cpu().numpy()
+                if outputs is None:
+                    outputs = np.zeros((len(features.items.values), found.shape[-1]), dtype=np.float32)
+                outputs[features.items.indices(rows)[0]] = found
+    finally:
+        model.train(was_training)
+    return np.zeros((0, 1), dtype=np.float32) if outputs is None else outputs
+
+
+def split_words(text: str) -> list[str]:
+    """Words of a plain text for a tagger: runs of letters and digits, single Chinese characters, single marks."""
+    return _WORD.findall(text) or [text]
+
+
+def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:
+    """Raise `CheckpointError` where the tokenizer has ids for which the model has no embedding."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, but the model has embeddings for "
+            f"{config.vocab_size:,}; use the tokenizer that the model was trained with"
+        )
+
+
+def check_max_length(max_length: int, config: BertConfig, directory: str | Path) -> None:
+    """Raise `UsageError` where the model has fewer positions than `max_length`."""
+    if max_length > config.max_position_embeddings:
+        raise UsageError(
+            f"max_length = {max_length}, but the model {directory} has {config.max_position_embeddings} positions; "
+            f"set max_length to at most {config.max_position_embeddings}"
+        )
+
+
+def _task_name(task: str | None, card: Mapping[str, Any], config: BertConfig, directory: Path) -> str:
+    if task is not None:
+        if task not in TASKS:
+            raise UsageError(f"task {task!r} is unknown; tasks: {', '.join(TASKS)}")
+        return task
+    architectures = config.extra.get("architectures") or []
+    found = card.get("task") or next((_TASK_OF_HEAD[name] for name in architectures if name in _TASK_OF_HEAD), None)
+    if found not in TASKS:
+        raise CheckpointError(
+            f"{directory} holds {', '.join(architectures) or 'a model without a head'}, which neither classifies nor "
+            "tags; give a fine-tuned model or run (bertsmith finetune RECIPE makes one)"
+        )
+    return str(found)

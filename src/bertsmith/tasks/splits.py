@@ -1,0 +1,106 @@
+"""Which labelled rows a fine-tuning learns from, is chosen by, and is scored on."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertsmith.config import FinetuneConfig
+from bertsmith.errors import DataError, UsageError
+from bertsmith.runtime import derive_seed
+from bertsmith.tasks.base import Columns, Task, shuffled
+from bertsmith.tasks.tables import check_labels, class_names, read_label_names, split_rows
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to train on, to choose the best checkpoint by, and to score at the end, with the labels they may have."""
+
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    test: Mapping[str, Sequence[Any]]
+    labels: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Hash of all rows and labels, in their order."""
+        digest = hashlib.sha256(repr(self.labels).encode())
+        for name, rows in (("train", self.train), ("validation", self.validation), *self.test.items()):
+            digest.update(repr((name, len(rows))).encode())
+            for row in rows:
+                digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def facts(self, task: Task[Any, Any]) -> dict[str, Any]:
+        """The `data` of a start event."""
+        counts = Counter(label for row in self.train for label in task.labels_of(row))
+        return {
+            "train_rows": len(self.train),
+            "validation_rows": len(self.validation),
+            "test_rows": sum(map(len, self.test.values())),
+            "label_counts": {label: counts[label] for label in self.labels},
+        }
+
+
+def read_splits(
+    config: FinetuneConfig,
+    task: Task[Any, Any],
+    *,
+    seed: int,
+    labels_dir: Path | None = None,
+    train: object = None,
+    validation: object = None,
+    test: Mapping[str, object] | None = None,
+) -> Splits:
+    """Read the rows that `config` names; tables given as `train`, `validation` and `test` go before its files.
+
+    Recipes that make their own labels (`code_words`) read them from the artifact `labels_dir`. Without validation rows
+    a share of the training rows is split off. Raises `DataError` with file and line for what is wrong, such as a label
+    in a test file that the training rows do not have.
+    """
+    columns = columns_of(config)
+    if train is None and config.code_words is not None:
+        if labels_dir is None:
+            raise UsageError("the recipe makes its labels from its corpus; run it with: bertsmith run RECIPE")
+        columns = Columns()
+        train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
+        test = {"test": labels_dir / "test.conll"}
+    train = config.train if train is None else train
+    validation = config.validation if validation is None else validation
+    test = dict(config.test) if test is None else test
+
+    declared = config.labels
+    if not declared and columns.label_names is not None:
+        declared = read_label_names(columns.label_names)
+    train_rows = task.read(train, columns, require_labels=True)
+    labels = class_names(train_rows, where=_path(train), declared=declared)
+    if validation is None:
+        train_rows, validation_rows = split_rows(train_rows, config.validation_share, seed)
+    else:
+        validation_rows = _read_labelled(task, validation, columns, labels)
+    if config.max_train_rows is not None and len(train_rows) > config.max_train_rows:
+        chosen = np.sort(shuffled(len(train_rows), derive_seed("max_train_rows", seed))[: config.max_train_rows])
+        train_rows = [train_rows[number] for number in chosen.tolist()]
+    test_rows = {name: _read_labelled(task, source, columns, labels) for name, source in test.items()}
+    return Splits(train_rows, validation_rows, test_rows, labels)
+
+
+def columns_of(config: FinetuneConfig) -> Columns:
+    """The column mapping of a recipe."""
+    return Columns(config.text_column, config.label_column, config.header, config.label_names)
+
+
+def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:
+    rows = task.read(source, columns, require_labels=True)
+    if not rows:
+        raise DataError("no rows; expected at least one", path=_path(source))
+    check_labels(rows, labels, where=_path(source))
+    return rows
+
+
+def _path(source: object) -> str | Path | None:
+    return source if isinstance(source, str | Path) else None

@@ -1,0 +1,126 @@
+"""Token classification: one label a word, read at the word's first piece (Devlin et al. 2018, section 5.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from bertsmith.model.heads import BertForTokenClassification
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch
+from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
+from bertsmith.tasks.tables import TaggedRow, read_tagged_rows
+from bertsmith.tokenizer.encode import Tokenizer
+
+OUTSIDE = "O"
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """A tag for each word, and how probable the model holds it; 0 for words past the longest length it reads."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    confidence: tuple[float, ...]
+
+
+class Tag:
+    """Words -> a label each. Loss: cross-entropy at first pieces; other pieces have no label (-100 elsewhere)."""
+
+    name = "tag"
+    default_metric = "f1"
+    metrics = tuple(TAG_SCORES)
+    head = BertForTokenClassification
+
+    def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
+        """CoNLL, or a table with lists; the columns' usual names are those of a tagger, `words` and `labels`."""
+        usual = Columns()
+        return read_tagged_rows(
+            source,
+            words_column="words" if columns.text == usual.text else columns.text,
+            labels_column="labels" if columns.label == usual.label else columns.label,
+            label_names=columns.label_names,
+            require_labels=require_labels,
+        )
+
+    def encode(
+        self, rows: Sequence[TaggedRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
+    ) -> Features:
+        """First pieces are the items; words whose first piece lies past `max_length` have none and are counted."""
+        room = max_length - 2
+        index = {label: number for number, label in enumerate(labels or ())}
+        tokens, items, lost = [], [], 0
+        targets: list[int] = []
+        cut_tokens: list[int] = []
+        for row, pieces in zip(rows, tokenizer.encode_words([row.words for row in rows]), strict=True):
+            kept = [position + 1 for position in pieces.first if position < room]
+            tokens.append([tokenizer.cls_id, *pieces.ids[:room], tokenizer.sep_id])
+            items.append(kept)
+            cut_tokens.append(max(0, len(pieces.ids) - room))
+            lost += len(pieces.first) - len(kept)
+            if labels is not None:
+                targets.extend(index[label] for label in (row.labels or ())[: len(kept)])
+        return Features(
+            tokens=Ragged.of(tokens),
+            items=Ragged.of(items),
+            targets=None if labels is None else np.array(targets, dtype=np.int64),
+            cut_tokens=np.array(cut_tokens, dtype=np.int64),
+            lost_items=lost,
+        )
+
+    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return logits.flatten(0, 1)[batch.items]  # (batch, seq, labels) -> (items, labels)
+
+    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.float(), targets, reduction="none")
+
+    def decode(self, rows: Sequence[TaggedRow], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[Tagging]:
+        """Words that were cut off get "O" (or the first label, where there is no "O") with confidence 0."""
+        probabilities = softmax(outputs.astype(np.float64), axis=-1)
+        best = probabilities.argmax(axis=-1).tolist()
+        confidence = np.round(probabilities.max(axis=-1), 6).tolist()
+        absent = OUTSIDE if OUTSIDE in labels else labels[0]
+        answers = []
+        for number, row in enumerate(rows):
+            start, end = int(starts[number]), int(starts[number + 1])
+            lost = len(row.words) - (end - start)
+            tags = [labels[choice] for choice in best[start:end]] + [absent] * lost
+            answers.append(Tagging(row.words, tuple(tags), (*confidence[start:end], *[0.0] * lost)))
+        return answers
+
+    def score(
+        self, rows: Sequence[TaggedRow], predictions: Sequence[Labels], labels: Sequence[str]
+    ) -> dict[str, float]:
+        return score_tags(_gold(rows), predictions, labels)
+
+    def interval(
+        self, rows: Sequence[TaggedRow], predictions: Sequence[Labels], labels: Sequence[str], metric: str, *, seed: int
+    ) -> tuple[float, float]:
+        return tag_interval(_gold(rows), predictions, labels, metric, seed=seed)
+
+    def record(self, number: int, row: TaggedRow, answer: Tagging) -> dict[str, Any]:
+        return {
+            "row": number,
+            "line": row.line,
+            "words": row.words,
+            "labels": row.labels,
+            "predictions": answer.tags,
+            "confidence": answer.confidence,
+        }
+
+    def labels_of(self, row: TaggedRow) -> Labels:
+        return row.labels or ()
+
+    def predictions_of(self, answer: Tagging) -> Labels:
+        return answer.tags
+
+    def text_of(self, row: TaggedRow) -> str:
+        return " ".join(row.words)
+
+
+def _gold(rows: Sequence[TaggedRow]) -> list[Labels]:
+    return [row.labels for row in rows if row.labels is not None]
