@@ -1,0 +1,254 @@
+"""The command line: one table, verb -> function.
+
+Errors for people are one line on stderr and an exit code (1 failed, 2 wrong usage, 130 or 143 stopped by a signal after
+saving); anything else is a defect of ours and shows its traceback.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bertsmith import pipeline
+from bertsmith.analysis.report import write_report
+from bertsmith.config import load_recipe
+from bertsmith.corpus.fetch import fetch as fetch_downloads
+from bertsmith.errors import BertsmithError, Stopped, UsageError
+from bertsmith.tasks.base import Columns
+from bertsmith.tasks.evaluate import evaluate as evaluate_rows
+from bertsmith.tasks.fill import fill_mask
+from bertsmith.tasks.predict import predict as predict_rows
+from bertsmith.tasks.predict import write_predictions
+
+app = typer.Typer(
+    name="bertsmith",
+    help="Raw text in, a BERT of your own out: trained, understood, made small, and served.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. finetune.epochs=4.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
+TextColumn = Annotated[str, typer.Option(help="Column with the text: a name, or a number from 0 without a header.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the label: a name, or a number from 0 without a header.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of a .tsv or .csv is a row.")]
+LabelNames = Annotated[str | None, typer.Option(help="File with a label's name a line; the table holds line numbers.")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(pipeline.STAGES)}.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run all stages of a recipe, skipping those that are done.
+
+    Example: bertsmith run recipes/quickstart.toml
+    """
+    result = pipeline.run(
+        load_recipe(recipe, overrides or ()), runs=runs, until=until, console=_console(as_json), command=_same_command()
+    )
+    if as_json:
+        _print_json(result.to_dict())
+
+
+@app.command()
+def pretrain(
+    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Run a recipe up to the pre-trained model.
+
+    Example: bertsmith pretrain recipes/english.toml --set pretrain.budget_minutes=10
+    """
+    result = pipeline.pretrain(
+        load_recipe(recipe, overrides or ()), runs=runs, console=_console(as_json), command=_same_command()
+    )
+    if as_json:
+        _print_json(result.to_dict())
+
+
+@app.command()
+def finetune(
+    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Fine-tune a checkpoint on labelled rows and score it.
+
+    Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
+    """
+    result = pipeline.finetune(
+        load_recipe(recipe, overrides or ()), runs=runs, console=_console(as_json), command=_same_command()
+    )
+    if as_json:
+        _print_json(result.to_dict())
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    data: Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl or CoNLL.")],
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    no_header: NoHeader = False,
+    label_names: LabelNames = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a fine-tuned model on labelled rows, with 95 % intervals.
+
+    Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
+    """
+    columns = _columns(text_column, label_column, no_header, label_names)
+    result = evaluate_rows(model, data, columns=columns)
+    if as_json:
+        _print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
+        return
+    for row in result.table:
+        typer.echo(f"{row.metric:<16} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
+
+
+@app.command()
+def predict(
+    model: ModelName,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; or leave them out and give --file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A .txt file with a text a line, or a table: .tsv, .csv, .jsonl, CoNLL.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of printing.")] = None,
+    text_column: TextColumn = "text",
+    no_header: NoHeader = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer texts with a fine-tuned model: a label, or one for each word.
+
+    Example: bertsmith predict runs/quickstart/finetune "Call reshape before fit."
+    """
+    if bool(texts) == (file is not None):
+        raise UsageError("predict takes texts or --file FILE, one of them")
+    columns = None
+    if file is not None and file.suffix.lower() != ".txt":
+        columns = _columns(text_column, "label", no_header, None)
+    records = predict_rows(model, file if file is not None else texts or [], columns=columns)
+    if out is not None:
+        write_predictions(out, records)
+        typer.echo(out)
+        return
+    for record in records:
+        typer.echo(json.dumps(record, ensure_ascii=False) if as_json or file is not None else _in_words(record))
+
+
+@app.command("fill-mask")
+def fill_mask_words(
+    model: ModelName,
+    texts: Annotated[list[str], typer.Argument(help="Texts with [MASK] in them.")],
+    top: Annotated[int, typer.Option(min=1, help="Words to name for each [MASK].")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Name the likeliest words for each [MASK].
+
+    Example: bertsmith fill-mask runs/quickstart/pretrain "returns the [MASK] of the array."
+    """
+    answers = [{"text": text, "predictions": fill_mask(model, text, top=top)} for text in texts]
+    if as_json:
+        _print_json(answers)
+        return
+    for answer in answers:
+        typer.echo(answer["text"])
+        typer.echo("    " + "  ".join(f"{word} {share:.0%}" for word, share in answer["predictions"]))
+
+
+@app.command()
+def fetch(
+    recipe: RecipePath,
+    into: Annotated[Path, typer.Option(help="Data folder to download into.")] = Path("data"),
+) -> None:
+    """Download and unpack the public data that a recipe names, checked by digest.
+
+    Example: bertsmith fetch recipes/cola.toml
+    """
+    for path in fetch_downloads(load_recipe(recipe), into):
+        typer.echo(path)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run: runs/NAME, or one stage of it.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: report.html in the run.")] = None,
+) -> None:
+    """Write the HTML report of a run, finished or not.
+
+    Example: bertsmith report runs/quickstart
+    """
+    typer.echo(write_report(run_folder, out))
+
+
+def _console(as_json: bool) -> Console:
+    """People read standard output, unless a program does."""
+    return Console(stderr=as_json, soft_wrap=True)
+
+
+def _same_command() -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["bertsmith", *sys.argv[1:]])
+
+
+def _columns(text: str, label: str, no_header: bool, label_names: str | None) -> Columns:
+    return Columns(
+        text=int(text) if no_header and text.isdecimal() else text,
+        label=int(label) if no_header and label.isdecimal() else label,
+        header=not no_header,
+        label_names=label_names,
+    )
+
+
+def _in_words(record: Mapping[str, Any]) -> str:
+    """One answer as a person reads it: the label and how sure, or each word with its tag."""
+    if "words" in record:
+        return " ".join(
+            word if tag == "O" else f"{word}/{tag}"
+            for word, tag in zip(record["words"], record["predictions"], strict=True)
+        )
+    return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {record['text']}"
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
+    sys.stdout.write("\n")
+
+
+def main() -> None:
+    """Entry point of the `bertsmith` command."""
+    try:
+        app(standalone_mode=False)
+    except Stopped as stopped:
+        _complain(str(stopped), stopped.exit_code)
+    except BertsmithError as error:
+        _complain(f"error: {error}", error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except typer.Abort:
+        _complain("stopped before anything was begun that needs saving", 130)
+    except KeyboardInterrupt:
+        _complain("stopped; finished stages are kept: run the same command again to go on", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _complain(message: str, exit_code: int) -> None:
+    sys.stderr.write(f"bertsmith: {message}\n")
+    sys.exit(exit_code)
