@@ -105,8 +105,11 @@ def find_data_file(path: str | Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A whole file as text without its byte order mark; raises `DataError` where it is not UTF-8, or empty."""
-    raw = path.read_bytes()
+    """A file as text, without a byte order mark; raises `DataError` where it is not UTF-8, empty or unreadable."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
