@@ -1,4 +1,4 @@
-"""The table of a fine-tuning's evaluations, read back from metrics.jsonl: on the screen and as CSV."""
+"""The table of a fine-tuning's evaluations, read back from metrics.jsonl: as CSV, and its totals in one line."""
 
 import csv
 import io
@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from bertsmith.artifact import write_text
-from bertsmith.tasks.evaluate import ScoreRow
 from bertsmith.training.track import clock_text, read_metrics
 
 
@@ -21,12 +17,12 @@ class EvaluationRow:
     step: int
     epoch: float
     training_loss: float | None
-    """Mean over the logged updates since the evaluation before; None where there was none."""
+    """Mean over the updates since the evaluation before; None where none was applied."""
     validation_loss: float
     metric: str
     score: float
     seconds: float
-    """The evaluation itself."""
+    """Of the evaluation itself."""
     elapsed_seconds: float
     """Since the start of training, evaluations included."""
     best: bool
@@ -34,17 +30,14 @@ class EvaluationRow:
 
 
 def read_evaluations(path: Path, metric: str) -> tuple[EvaluationRow, ...]:
-    """Evaluation lines of a metrics.jsonl; after a resume the last line of a step counts."""
+    """Evaluation lines of a metrics.jsonl, in order; where a step was done again, the last line counts."""
     rows: dict[int, EvaluationRow] = {}
-    losses: list[float] = []
     for event in read_metrics(path):
-        if event["event"] == "step" and event["loss"] is not None:
-            losses.append(event["loss"])
-        elif event["event"] == "evaluation":
+        if event["event"] == "evaluation":
             rows[event["step"]] = EvaluationRow(
                 step=event["step"],
                 epoch=event["epoch"],
-                training_loss=sum(losses) / len(losses) if losses else None,
+                training_loss=event["training_loss"],
                 validation_loss=event["loss"],
                 metric=metric,
                 score=event["scores"][metric],
@@ -52,43 +45,37 @@ def read_evaluations(path: Path, metric: str) -> tuple[EvaluationRow, ...]:
                 elapsed_seconds=event["elapsed_seconds"],
                 best=event["best"],
             )
-            losses = []
-    return tuple(rows.values())
+    return tuple(rows[step] for step in sorted(rows))
 
 
 def write_evaluations(path: Path, rows: Sequence[EvaluationRow]) -> None:
-    """One line an evaluation, columns as in `EvaluationRow`, and times as h:mm:ss beside the seconds."""
+    """One line an evaluation, columns as in `EvaluationRow`, times as h:mm:ss beside the seconds; totals last."""
     text = io.StringIO()
     names = [field.name for field in fields(EvaluationRow)]
     writer = csv.DictWriter(text, [*names, "time", "elapsed_time"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        times = {"time": clock_text(row.seconds), "elapsed_time": clock_text(row.elapsed_seconds)}
-        writer.writerow(asdict(row) | times)
+        writer.writerow(asdict(row) | _times(row.seconds, row.elapsed_seconds))
+    seconds = sum(row.seconds for row in rows)
+    last = rows[-1].elapsed_seconds
+    totals = {"step": "total", "metric": rows[-1].metric, "score": _best(rows).score, "seconds": seconds}
+    writer.writerow(totals | {"elapsed_seconds": last} | _times(seconds, last))
     write_text(path, text.getvalue())
 
 
-def print_evaluations(
-    rows: Sequence[EvaluationRow], scores: Sequence[ScoreRow], metric: str, *, console: Console
-) -> None:
-    """Every evaluation with totals, then the score table by the chosen metric."""
-    table = Table("epoch", "step", "training loss", "validation loss", metric, "evaluated in", "elapsed", box=None)
-    for row in rows:
-        training_loss = "" if row.training_loss is None else f"{row.training_loss:.4f}"
-        cells = [f"{row.epoch:.2f}", f"{row.step:,}", training_loss, f"{row.validation_loss:.4f}", f"{row.score:.4f}"]
-        table.add_row(*cells, clock_text(row.seconds), clock_text(row.elapsed_seconds))
-    best = max(rows, key=lambda row: row.score)
-    total = clock_text(sum(row.seconds for row in rows))
-    table.add_row(
-        "total", f"{rows[-1].step:,}", "", "", f"{best.score:.4f}", total, clock_text(rows[-1].elapsed_seconds)
+def totals_line(rows: Sequence[EvaluationRow]) -> str:
+    """How long it took, and what the best was."""
+    best, last = _best(rows), rows[-1]
+    evaluated = clock_text(sum(row.seconds for row in rows))
+    return (
+        f"total      {last.step:,} steps in {clock_text(last.elapsed_seconds)}, of which {len(rows)} evaluations "
+        f"{evaluated}; best at step {best.step:,} (epoch {best.epoch:.2f}): {best.metric} {best.score:.4f}"
     )
-    console.print(table)
-    console.print(f"best at step {best.step:,} (epoch {best.epoch:.2f})", highlight=False)
-    table = Table("model", "scored on", metric, "95 % interval", "rows", "time", box=None)
-    for line in scores:
-        if line.metric == metric:
-            interval = f"{line.low:.4f} to {line.high:.4f}"
-            table.add_row(
-                line.name, line.split, f"{line.score:.4f}", interval, f"{line.rows:,}", clock_text(line.seconds)
-            )
-    console.print(table)
+
+
+def _best(rows: Sequence[EvaluationRow]) -> EvaluationRow:
+    return [row for row in rows if row.best][-1]
+
+
+def _times(seconds: float, elapsed_seconds: float) -> dict[str, str]:
+    return {"time": clock_text(seconds), "elapsed_time": clock_text(elapsed_seconds)}

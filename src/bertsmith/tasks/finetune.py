@@ -1,22 +1,9 @@
-"""Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out.
-
-RUN/
-    recipe.toml               the recipe, every default written out
-    metrics.jsonl             what happened, line by line (docs/metrics.md)
-    checkpoints/              to go on from
-    model/  last/             best and last weights: Hugging Face directories with bertsmith.json
-    evaluations.csv           a line an evaluation: losses, score, times
-    predictions-SPLIT.jsonl   answers of the best weights on each test split
-    scores.json               their scores, with 95 % bootstrap intervals
-    state.json                what the run was made from, and whether it is finished
-"""
+"""Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out."""
 
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +11,18 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from bertsmith.artifact import canonical, file_sha256, replace_directory, write_json, write_text
+from bertsmith.artifact import write_json
 from bertsmith.config import FinetuneConfig, Recipe, recipe_toml
 from bertsmith.errors import ArtifactError, UsageError
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
-from bertsmith.tasks.base import Features, Task, TaskBatch, TrainingBatches
+from bertsmith.tasks.base import Features, Floats, Labels, Task, TaskBatch, TrainingBatches
 from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
-from bertsmith.tasks.evaluations import EvaluationRow, print_evaluations, read_evaluations, write_evaluations
+from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
+from bertsmith.tasks.run_dir import RunDir, model_digest
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
@@ -47,25 +35,19 @@ from bertsmith.training.track import Track
 
 OnEvaluation = Callable[[int, Evaluation], None]
 
-_RESULTS = (
-    "model",
-    "last",
-    "checkpoints",
-    "metrics.jsonl",
-    "evaluations.csv",
-    "scores.json",
-    "recipe.toml",
-    "state.json",
-)
-_NOT_OF_THE_RESULT = {
-    "model",
+_NOT_OF_THE_WEIGHTS = {
+    "model",  # its files are hashed instead, and so are the rows
+    "train",
+    "validation",
+    "test",
+    "baselines",
     "compile",
     "checkpoint_every_seconds",
     "keep_checkpoints",
     "log_every_steps",
     "literature",
 }
-"""Keys of `FinetuneConfig` that a finished run does not depend on (the model's own files are hashed instead)."""
+"""Keys of `FinetuneConfig` that the trained weights do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -115,20 +97,26 @@ def finetune(
     chosen = model or config.model
     if chosen is None:
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
-    run_dir, console, runtime = Path(run_dir), console or Console(), runtime or detect()
     seed = recipe.seed if config.seed is None else config.seed
     task = TASKS[config.task]
     if config.metric is not None and config.metric not in task.metrics:
         raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} has: {', '.join(task.metrics)}")
-    splits = read_splits(config, task, seed=seed, labels_dir=labels_dir, train=train, validation=validation, test=test)
     directory = resolve_model_dir(chosen)
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
+    splits = read_splits(config, task, seed=seed, labels_dir=labels_dir, train=train, validation=validation, test=test)
+    made_from = {
+        "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
+        "seed": seed,
+        "rows": splits.training_digest(),
+        "model": model_digest(directory),
+        "random_weights": random_weights,
+    }
+    scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
     run = _Run(
-        recipe=recipe,
         config=config,
-        run_dir=run_dir,
+        dir=RunDir(Path(run_dir), made_from, scored_on),
         task=task,
         splits=splits,
         base=directory,
@@ -136,18 +124,24 @@ def finetune(
         tokenizer=tokenizer,
         seed=seed,
         name=name or ("random weights" if random_weights else str(chosen)),
-        runtime=runtime,
-        console=console,
+        runtime=runtime or detect(),
+        console=console or Console(soft_wrap=True),
         on_evaluation=on_evaluation,
     )
-    return run.result() if run.is_finished() else run.go()
+    if run.dir.is_finished():
+        run.say(f"done before: {totals_line(run.evaluations())}")
+    else:
+        run.dir.begin(recipe_toml(recipe), console=run.console)
+        run.train(recipe.name)
+        run.score()
+        run.dir.finish()
+    return run.result()
 
 
 @dataclass(frozen=True)
 class _Run:
-    recipe: Recipe
     config: FinetuneConfig
-    run_dir: Path
+    dir: RunDir
     task: Task[Any, Any]
     splits: Splits
     base: Path
@@ -163,36 +157,8 @@ class _Run:
     def metric(self) -> str:
         return self.config.metric or self.task.default_metric
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything the result depends on."""
-        weights = sorted(path for path in self.base.iterdir() if path.suffix in (".safetensors", ".json", ".txt"))
-        return {
-            "config": self.config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT),
-            "seed": self.seed,
-            "rows": self.splits.digest,
-            "model": {path.name: file_sha256(path) for path in weights if path.name != "bertsmith.json"},
-            "random_weights": self.random_weights,
-        }
-
-    def is_finished(self) -> bool:
-        """True where this very run was done before; what another left in the folder is removed."""
-        try:
-            state = json.loads((self.run_dir / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = {}
-        fingerprint = json.loads(canonical(self.fingerprint()))
-        if state.get("made_from") == fingerprint:
-            return bool(state.get("finished")) and all(
-                (self.run_dir / name).exists() for name in ("scores.json", "model")
-            )
-        if self.run_dir.exists():
-            self._clear(known=bool(state))
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.run_dir / "recipe.toml", recipe_toml(self.recipe))
-        write_json(self.run_dir / "state.json", {"made_from": fingerprint, "finished": False})
-        return False
-
-    def go(self) -> FinetuneResult:
+    def train(self, recipe_name: str) -> None:
+        """Train, keeping the best and the last weights; goes on from a checkpoint where there is one."""
         task, config, splits = self.task, self.config, self.splits
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
@@ -205,84 +171,102 @@ class _Run:
             micro_batch_size=config.micro_batch_size,
             seed=self.seed,
         )
-        every = batches.steps_per_epoch if config.evaluate_every == "epoch" else config.evaluate_every
         about = {
-            "run": self.recipe.name,
+            "run": recipe_name,
             "kind": "finetune",
             "task": task.name,
             "environment": environment(self.runtime),
             "data": splits.facts(task),
         }
-        track = Track(self.run_dir / "metrics.jsonl", about=about, console=self.console)
         train_loop(
             model=model,
             optimizer=make_optimizer(model, config),
             schedule=make_schedule(config.schedule, warmup_share=config.warmup_share),
             next_batches=batches.batch,
             loss_sums=self._loss_sums(model),
-            plan=Plan(
-                batch_size=config.batch_size,
-                micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
-                num_examples=len(splits.train),
-                total_steps=config.epochs * batches.steps_per_epoch,
-                steps_per_epoch=batches.steps_per_epoch,
-                learning_rate=config.learning_rate,
-                clip=config.clip,
-                seed=self.seed,
-                log_every=min(config.log_every_steps, every),
-                evaluate_every=every,
-                checkpoint_every_seconds=config.checkpoint_every_seconds,
-            ),
-            checkpoints=Checkpoints(self.run_dir / "checkpoints", keep=config.keep_checkpoints),
-            track=track,
+            plan=self._plan(batches.steps_per_epoch),
+            checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
+            track=Track(self.dir.metrics, about=about, console=self.console),
             runtime=self.runtime,
             evaluate=lambda _: self._evaluate(model, validation_features),
             callbacks=[lambda step, evaluation: self._keep(model, step, evaluation)],
         )
-        self._save_model("last", model, read_evaluations(self.run_dir / "metrics.jsonl", self.metric)[-1])
-        self._score()
+        self._save_model("last", model, self.evaluations()[-1])
+        self.say(totals_line(self.evaluations()))
+
+    def score(self) -> None:
+        """Score the best weights, and the recipe's simple models, on every test split."""
+        splits, labels = self.splits, self.splits.labels
+        model = self.task.head.from_pretrained(self.dir.path / "model").to(self.runtime.device)
+        training_seconds = self.evaluations()[-1].elapsed_seconds
+        lines: list[ScoreRow] = []
+        own: dict[str, dict[str, float]] = {}
+        for split, rows in (splits.test or {"validation": splits.validation}).items():
+            for name, predictions, seconds in self._simple_predictions(rows):
+                lines += self._table(rows, predictions, name=name, split=split, seconds=seconds)
+            started = time.monotonic()
+            features = self._encode(rows, split)
+            scored = score_outputs(self.task, rows, features, self._outputs(model, features), labels)
+            seconds = training_seconds + time.monotonic() - started
+            predictions = [self.task.predictions_of(answer) for answer in scored.answers]
+            lines += self._table(rows, predictions, name=self.name, split=split, seconds=seconds)
+            own[split] = dict(scored.scores)
+            pairs = enumerate(zip(rows, scored.answers, strict=True))
+            records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
+            write_predictions(self.dir.path / f"predictions-{split}.jsonl", records)
+        card = read_card(self.dir.path / "model")
+        write_card(self.dir.path / "model", card | {"scores": card["scores"] | own})
         write_json(
-            self.run_dir / "state.json", {"made_from": json.loads(canonical(self.fingerprint())), "finished": True}
+            self.dir.scores, {"metric": self.metric, "name": self.name, "table": [asdict(line) for line in lines]}
         )
-        return self.result()
 
     def result(self) -> FinetuneResult:
         """Read what is in the folder of a finished run."""
         try:
-            lines = json.loads((self.run_dir / "scores.json").read_text(encoding="utf-8"))["table"]
-            score_rows = tuple(ScoreRow(**line) for line in lines)
+            found = json.loads(self.dir.scores.read_text(encoding="utf-8"))
+            lines = tuple(ScoreRow(**line) for line in found["table"])
+            table = tuple(replace(line, name=self.name) if line.name == found["name"] else line for line in lines)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{self.run_dir / 'scores.json'} cannot be read ({error}); remove {self.run_dir}"
-            ) from error
-        table = read_evaluations(self.run_dir / "metrics.jsonl", self.metric)
+            raise ArtifactError(f"{self.dir.scores} cannot be read ({error}); remove {self.dir.path}") from error
         scores: dict[str, dict[str, float]] = {}
-        for row in score_rows:
+        for row in table:
             if row.name == self.name:
                 scores.setdefault(row.split, {})[row.metric] = row.score
-        best = [row.step for row in table if row.best]
-        return FinetuneResult(self.run_dir, scores, best[-1] if best else None, table, score_rows)
+        evaluations = self.evaluations()
+        best = [row.step for row in evaluations if row.best]
+        return FinetuneResult(self.dir.path, scores, best[-1] if best else None, evaluations, table)
 
-    def _clear(self, *, known: bool) -> None:
-        """Remove an earlier, different run; a folder that holds anything else is left alone."""
-        ours = [
-            path for path in self.run_dir.iterdir() if path.name in _RESULTS or path.name.startswith("predictions-")
-        ]
-        if ours and not known:
-            raise UsageError(f"{self.run_dir} holds {ours[0].name}, but no fine-tuning run; give another folder")
-        if ours:
-            self.console.print(f"{self.run_dir}: recipe, data or model changed; starting again", highlight=False)
-        for path in ours:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def evaluations(self) -> tuple[EvaluationRow, ...]:
+        return read_evaluations(self.dir.metrics, self.metric)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _plan(self, steps_per_epoch: int) -> Plan:
+        config = self.config
+        every = steps_per_epoch if config.evaluate_every == "epoch" else config.evaluate_every
+        return Plan(
+            batch_size=config.batch_size,
+            micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
+            num_examples=len(self.splits.train),
+            total_steps=config.epochs * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=config.learning_rate,
+            clip=config.clip,
+            seed=self.seed,
+            log_every=min(config.log_every_steps, every),
+            evaluate_every=every,
+            checkpoint_every_seconds=config.checkpoint_every_seconds,
+        )
 
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
-        features = self.task.encode(rows, self.tokenizer, labels=self.splits.labels, max_length=self.config.max_length)
+        longest = self.config.max_length
+        features = self.task.encode(rows, self.tokenizer, labels=self.splits.labels, max_length=longest)
         if cut := int((features.cut_tokens > 0).sum()):
-            words = f", {features.lost_items:,} words without an answer" if features.lost_items else ""
-            self.console.print(
-                f"{split}: {cut:,} of {len(rows):,} rows are longer than max_length = {self.config.max_length} tokens "
-                f"and were cut ({features.truncation_share:.1%} of all tokens{words})",
-                highlight=False,
+            unanswered = f", {features.lost_items:,} words without an answer" if features.lost_items else ""
+            self.say(
+                f"cut        {cut:,} of {len(rows):,} {split} rows at max_length = {longest} tokens "
+                f"({features.truncation_share:.1%} of all tokens{unanswered})"
             )
         return features
 
@@ -307,9 +291,8 @@ class _Run:
             assert batch.targets is not None, "training rows have labels"
             return {self.task.name: self.task.item_losses(self.task.item_outputs(model, batch), batch.targets).sum()}
 
-        # Bucketed batches come in dozens of lengths: compiling for them costs a minute, more than most runs gain.
-        function, _ = compiled(loss_sums, self.config.compile, long_enough=False, say=self.console.print)
-        return function
+        # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
+        return compiled(loss_sums, self.config.compile, long_enough=False, say=self.say)[0]
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features)
@@ -323,88 +306,41 @@ class _Run:
             | {"truncation_share": features.truncation_share},
         )
 
-    def _outputs(self, model: Pretrained, features: Features) -> Any:
+    def _outputs(self, model: Pretrained, features: Features) -> Floats:
         return compute_outputs(model, features, self.task, pad_id=self.tokenizer.pad_id, runtime=self.runtime)
 
     def _keep(self, model: Pretrained, step: int, evaluation: Evaluation) -> None:
         """After each evaluation: the best weights so far, and the table."""
-        table = read_evaluations(self.run_dir / "metrics.jsonl", self.metric)
+        table = self.evaluations()
         if evaluation.best:
             self._save_model("model", model, table[-1])
-        write_evaluations(self.run_dir / "evaluations.csv", table)
+        write_evaluations(self.dir.path / "evaluations.csv", table)
         if self.on_evaluation is not None:
             self.on_evaluation(step, evaluation)
 
     def _save_model(self, name: str, model: Pretrained, evaluation: EvaluationRow) -> None:
-        """Weights, tokenizer and card appear together or not at all."""
-        draft = self.run_dir / f".{name}.draft-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            model.save_pretrained(draft)
-            self.tokenizer.save(draft)
-            write_card(draft, self._card(evaluation))
-            replace_directory(draft, self.run_dir / name)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def _card(self, evaluation: EvaluationRow) -> dict[str, Any]:
-        return {
+        card = {
             "format": 1,
             "task": self.task.name,
             "labels": self.splits.labels,
             "max_length": self.config.max_length,
             "metric": self.metric,
-            "base": "random weights" if self.random_weights else str(self.config.model or self.base.name),
             "step": evaluation.step,
             "scores": {"validation": {self.metric: evaluation.score}},
         }
+        self.dir.save_model(name, model, self.tokenizer, card)
 
-    def _score(self) -> None:
-        """Score the best weights, and the simple models of the recipe, on every test split."""
-        splits, labels = self.splits, self.splits.labels
-        table = read_evaluations(self.run_dir / "metrics.jsonl", self.metric)
-        model = self.task.head.from_pretrained(self.run_dir / "model").to(self.runtime.device)
-        lines: list[ScoreRow] = []
-        for split, rows in (splits.test or {"validation": splits.validation}).items():
-            lines += self._score_baselines(split, rows)
-            started = time.monotonic()
-            features = self._encode(rows, split)
-            scored = score_outputs(self.task, rows, features, self._outputs(model, features), labels)
-            predictions = [self.task.predictions_of(answer) for answer in scored.answers]
-            seconds = table[-1].elapsed_seconds + time.monotonic() - started
-            lines += score_table(
-                self.task, rows, predictions, labels, name=self.name, split=split, seconds=seconds, seed=self.seed
-            )
-            records = (
-                self.task.record(number, row, answer)
-                for number, (row, answer) in enumerate(zip(rows, scored.answers, strict=True))
-            )
-            write_predictions(self.run_dir / f"predictions-{split}.jsonl", records)
-        write_json(self.run_dir / "scores.json", {"metric": self.metric, "table": [asdict(line) for line in lines]})
-        own: dict[str, dict[str, float]] = {line.split: {} for line in lines}
-        for line in lines:
-            if line.name == self.name:
-                own[line.split][line.metric] = line.score
-        card = read_card(self.run_dir / "model")
-        write_card(self.run_dir / "model", card | {"scores": card["scores"] | own})
-        print_evaluations(table, lines, self.metric, console=self.console)
+    def _table(
+        self, rows: Sequence[Any], predictions: Sequence[Labels], *, name: str, split: str, seconds: float
+    ) -> tuple[ScoreRow, ...]:
+        labels, seed = self.splits.labels, self.seed
+        return score_table(self.task, rows, predictions, labels, name=name, split=split, seconds=seconds, seed=seed)
 
-    def _score_baselines(self, split: str, rows: Sequence[Any]) -> list[ScoreRow]:
-        """The recipe's simple models; a model from random weights is a fine-tuning of its own."""
-        lines: list[ScoreRow] = []
+    def _simple_predictions(self, rows: Sequence[Any]) -> Iterator[tuple[str, list[Labels], float]]:
+        """Name, predictions and seconds of the recipe's baselines; a BERT from random weights is a run of its own."""
         for name, learn in BASELINES[self.task.name].items():
             if name in self.config.baselines and not self.random_weights:
                 started = time.monotonic()
                 answers = learn(self.splits.train, self.splits.validation, self.metric)(rows)
                 predictions = [(answer,) if isinstance(answer, str) else answer for answer in answers]
-                lines += score_table(
-                    self.task,
-                    rows,
-                    predictions,
-                    self.splits.labels,
-                    name=name,
-                    split=split,
-                    seconds=time.monotonic() - started,
-                    seed=self.seed,
-                )
-        return lines
+                yield name, predictions, time.monotonic() - started

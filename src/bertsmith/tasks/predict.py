@@ -181,7 +181,7 @@ def compute_outputs(
 
 def split_words(text: str) -> list[str]:
     """Words of a plain text for a tagger: runs of letters and digits, single Chinese characters, single marks."""
-    return _WORD.findall(text) or [text]
+    return _WORD.findall(text)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:

@@ -25,15 +25,13 @@ class Splits:
     test: Mapping[str, Sequence[Any]]
     labels: tuple[str, ...]
 
-    @property
-    def digest(self) -> str:
-        """Hash of all rows and labels, in their order."""
-        digest = hashlib.sha256(repr(self.labels).encode())
-        for name, rows in (("train", self.train), ("validation", self.validation), *self.test.items()):
-            digest.update(repr((name, len(rows))).encode())
-            for row in rows:
-                digest.update(repr(row).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+    def training_digest(self) -> str:
+        """Hash of the labels and of the rows that the weights depend on, in their order."""
+        return _digest(self.labels, self.train, self.validation)
+
+    def test_digests(self) -> dict[str, str]:
+        """Hash of the rows of each test split."""
+        return {name: _digest((), rows) for name, rows in self.test.items()}
 
     def facts(self, task: Task[Any, Any]) -> dict[str, Any]:
         """The `data` of a start event."""
@@ -100,6 +98,15 @@ def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, label
         raise DataError("no rows; expected at least one", path=_path(source))
     check_labels(rows, labels, where=_path(source))
     return rows
+
+
+def _digest(labels: Sequence[str], *tables: Sequence[Any]) -> str:
+    digest = hashlib.sha256(repr(labels).encode("utf-8", "surrogatepass"))
+    for rows in tables:
+        digest.update(f"{len(rows)} rows".encode())
+        for row in rows:
+            digest.update(repr(row).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _path(source: object) -> str | Path | None:
