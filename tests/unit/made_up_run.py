@@ -9,7 +9,8 @@ from typing import Any
 from bertsmith.artifact import write_artifact
 
 ENVIRONMENT = {"bertsmith": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "cpu": "A CPU", "cpu_count": 2, "gpus": []}
-WORDS = "the function returns a new array whose dtype is numpy.float64 unless out= was given and copy is True".split()
+TEXT = "the function returns a new array whose dtype is numpy.float64 unless out= was given and copy is True"
+WORDS = TEXT.split()
 
 TAG_RECIPE = """name = "quickstart"
 description = "From the documentation on this machine to a tagger of code words, in ten minutes on two cores."
@@ -82,8 +83,12 @@ def make_classify_run(root: Path, *, rows: int = 527, names: tuple[str, ...] = (
     write_events(root / "finetune", finetuning_events("classify", best=0.47))
     for split in ("in_domain_dev", "out_of_domain_dev"):
         write_lines(root / "finetune" / f"predictions-{split}.jsonl", classified_rows(rows, names))
-    write_scores(root, "matthews", [("majority", "in_domain_dev", 0.0), ("cola", "in_domain_dev", 0.47),
-                                    ("majority", "out_of_domain_dev", 0.0), ("cola", "out_of_domain_dev", 0.44)])  # fmt: skip
+    rows_of_scores = [
+        (name, split, score)
+        for split, ours in (("in_domain_dev", 0.47), ("out_of_domain_dev", 0.44))
+        for name, score in (("majority", 0.0), ("BERT, fine-tuned", ours))
+    ]
+    write_scores(root, "matthews", rows_of_scores)
     return root
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bertsmith.analysis.folder import Training, mapping, step_of
-from bertsmith.analysis.markup import Html, number, show, tag
+from bertsmith.analysis.markup import Html, number, show, tag, words
 
 MOST_POINTS = 800
 """Points drawn of one line; more cannot be seen and only make the page heavy."""
@@ -62,15 +62,19 @@ def thin(steps: Sequence[int], values: Sequence[float], most: int = MOST_POINTS)
 
 
 def smooth(line: Series) -> Series:
-    """The mean over a window of a thirtieth of the line around each point: it does not lag behind as a running one."""
+    """The mean over a window of a thirtieth of the line around each point: it does not lag behind as a running one.
+
+    The window is cut at the end; at the start, where a loss falls steeply, it is kept even on both sides.
+    """
     reach = len(line.values) // 60
     sums = [0.0]
     for value in line.values:
         sums.append(sums[-1] + value)
     means = []
     for i in range(len(line.values)):
-        near = min(reach, i, len(line.values) - 1 - i)
-        means.append((sums[i + near + 1] - sums[i - near]) / (2 * near + 1))
+        before = min(reach, i)
+        after = min(before, len(line.values) - 1 - i)
+        means.append((sums[i + after + 1] - sums[i - before]) / (before + after + 1))
     return Series(line.name, line.steps, tuple(means), line.colour, "line")
 
 
@@ -81,7 +85,7 @@ def noisy(line: Series) -> list[Series]:
     return [Series(line.name, line.steps, line.values, line.colour, "faint"), smooth(line)]
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten) from `low` to `high`, about `most` of them."""
     if not high > low:
         return [low]
@@ -125,7 +129,8 @@ def chart(title: str, lines: Sequence[Series], *, group: str, note: str = "") ->
             if not (line.style == "line" and line.name in raw)  # of a smoothed line, the raw values are told
         ],
     }
-    legend = [_key(line) for line in lines if line.style != "faint"] if len(lines) > 1 else []
+    told = [line for line in lines if line.style != "faint"]
+    legend = [_key(line) for line in told] if len(told) > 1 else []
     return tag(
         "figure",
         {"class": "chart", "data-group": group},
@@ -191,9 +196,9 @@ def training_charts(trainings: Sequence[Training], *, group: str) -> list[Html]:
             one = series(steps, _field(field), name=training.name if several else field.replace("_", " "), colour=own)
             collected += [one] if field == "learning_rate" else noisy(one)
     made = [chart("Loss", loss, group=group)]
-    made += [chart(f"Loss: {name}", lines, group=group) for name, lines in parts.items()]
+    made += [chart(f"Loss: {words(name)}", lines, group=group) for name, lines in parts.items()]
     if several:
-        made += [chart(_title(name), lines, group=group) for name, lines in scores.items()]
+        made += [chart(words(name), lines, group=group) for name, lines in scores.items()]
     else:
         made += [chart("Validation scores", _recoloured(scores), group=group)]
     titles = {
@@ -208,14 +213,10 @@ def training_charts(trainings: Sequence[Training], *, group: str) -> list[Html]:
 def _recoloured(scores: Mapping[str, Sequence[Series]]) -> list[Series]:
     """Scores of one run in one chart: named and coloured by score."""
     return [
-        Series(_title(name), line.steps, line.values, i + 1, "dots")
+        Series(words(name), line.steps, line.values, i + 1, "dots")
         for i, (name, lines) in enumerate(scores.items())
         for line in lines
     ]
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _inner(outer: str, key: str) -> Callable[[Mapping[str, Any]], object]:

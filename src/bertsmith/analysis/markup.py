@@ -3,13 +3,13 @@
 import html
 import math
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Attributes: TypeAlias = Mapping[str, str | int | float | bool | None]
 Child: TypeAlias = "str | int | Iterable[Child] | None"
 """What may stand inside a tag: `Html` as it is, other text and numbers escaped, lists one after the other."""
 
-_VOID = frozenset({"meta", "br", "line", "path", "link"})
+_VOID = frozenset({"meta", "br"})
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\N{REPLACEMENT CHARACTER}")
 
 
@@ -51,23 +51,57 @@ def join(children: Iterable[Child]) -> Html:
 
 
 def table(header: Iterable[Html | str], rows: Iterable[Iterable[Html | str]], *, classes: str = "") -> Html:
-    """A table that scrolls sideways by itself on a narrow screen; cells that are plain numbers are right-aligned."""
-    head = tag("tr", None, [tag("th", {"scope": "col"}, cell) for cell in header])
-    body = [tag("tr", None, [_cell(cell) for cell in row]) for row in rows]
-    inner = tag("table", {"class": classes or None}, tag("thead", None, head), tag("tbody", None, body))
+    """A table that scrolls sideways by itself on a narrow screen; columns of plain numbers are right-aligned."""
+    body = [list(row) for row in rows]
+    head = list(header)
+    numeric = {i for i in range(len(head)) if body and all(i < len(row) and _is_number(row[i]) for row in body)}
+    inner = tag(
+        "table",
+        {"class": classes or None},
+        tag(
+            "thead",
+            None,
+            tag("tr", None, [tag("th", {"scope": "col", **_side(i, numeric)}, c) for i, c in enumerate(head)]),
+        ),
+        tag("tbody", None, [tag("tr", None, [_cell(c, _side(i, numeric)) for i, c in enumerate(row)]) for row in body]),
+    )
     return tag("div", {"class": "scroll"}, inner)
 
 
-def _cell(cell: Html | str) -> Html:
-    if isinstance(cell, Html) and cell.startswith("<td"):
-        return cell
-    is_number = cell.strip("-+0123456789.,:%e \N{MINUS SIGN}–") == "" and cell != ""
-    return tag("td", {"class": "n" if is_number else None}, cell)
+def _cell(cell: Html | str, side: Attributes) -> Html:
+    return cell if isinstance(cell, Html) and cell.startswith("<td") else tag("td", side, cell)
+
+
+def _is_number(cell: Html | str) -> bool:
+    if isinstance(cell, Html):
+        return cell.startswith('<td class="n')
+    return cell.strip("-+0123456789.,:%es \N{MINUS SIGN}–★") == ""
+
+
+def _side(column: int, numeric: set[int]) -> Attributes:
+    return {"class": "n"} if column in numeric else {}
 
 
 def details(summary: str, *children: Child, opened: bool = False) -> Html:
     """A part that is folded away until it is asked for."""
     return tag("details", {"open": opened}, tag("summary", None, summary), *children)
+
+
+def fact(key: str, value: str) -> Html:
+    """A term and its value, for a <dl>."""
+    return tag("div", None, tag("dt", None, key), tag("dd", None, value))
+
+
+def share_bar(share: float) -> Html:
+    """A horizontal bar for a share between 0 and 1."""
+    return tag("span", {"class": "share"}, tag("i", {"style": f"width:{100 * min(1.0, max(0.0, share)):.1f}%"}))
+
+
+def spread(rows: list[Any], most: int) -> list[Any]:
+    """At most `most` of the rows, evenly spread, the first and the last among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
 def number(value: object) -> float | None:
@@ -89,7 +123,7 @@ def show(value: object) -> str:
         return "0"
     if size < 1e-3:
         return f"{amount:.2e}".replace("e-0", "e-")
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
     return f"{amount:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -115,6 +149,15 @@ def duration(seconds: object) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+_NAMES = {"f1": "F1", "mlm": "MLM", "nsp": "NSP", "matthews": "Matthews"}
+
+
 def words(key: object) -> str:
-    """A field's name as words: `dropped_by_reason` -> `dropped by reason`."""
-    return str(key).replace("_", " ")
+    """A field's name as words: `dropped_by_reason` -> `dropped by reason`, `macro_f1` -> `macro F1`."""
+    return " ".join(_NAMES.get(word, word) for word in str(key).split("_"))
+
+
+def mean(events: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    """Mean of a field over the events that have it."""
+    values = [value for value in (number(event.get(key)) for event in events) if value is not None]
+    return sum(values) / len(values) if values else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.analysis.folder import mapping, read_lines, sequence
-from bertsmith.analysis.markup import Html, details, join, number, percent, score, table, tag
+from bertsmith.analysis.markup import Html, details, join, number, percent, score, share_bar, table, tag
 from bertsmith.tasks.metrics import score_classification
 
 BATCH_ROWS = 32
@@ -47,10 +47,6 @@ class Answers:
     @property
     def labels(self) -> list[str]:
         return sorted({name for pair in self.confusion for name in pair})
-
-    @property
-    def tags_words(self) -> bool:
-        return bool(self.sentences) or (self.rows > 0 and not self.batch_scores)
 
 
 def read_answers(split: str, path: Path) -> Answers:
@@ -155,8 +151,8 @@ def _mistakes(answers: Answers) -> Html:
     rows = [
         [
             percent(m.confidence, 1),
-            m.label,
-            m.prediction,
+            _left(m.label),
+            _left(m.prediction),
             _context(m),
             str(m.record.get("line", m.record.get("row", ""))),
         ]
@@ -182,7 +178,7 @@ def _context(mistake: Mistake) -> Html:
         None,
         "… " if at > 8 else "",
         " ".join(map(str, before)) + " ",
-        tag("mark", {"class": "wrong"}, str(words[at])),
+        tag("mark", {"class": "missed" if mistake.prediction == OUTSIDE else "wrong"}, str(words[at])),
         " " + " ".join(map(str, after)),
         " …" if at + 9 < len(words) else "",
     )
@@ -224,38 +220,38 @@ def _batch_chart(answers: Answers) -> Html:
     """A bar for each batch, or, of very many batches, a bar for each tenth of the score's range."""
     scores = answers.batch_scores
     mean = sum(scores) / len(scores)
-    said = f"Rows in their order, {BATCH_ROWS} at a time; mean {score(mean)}. A batch with one class only scores 0."
-    if len(scores) <= MOST_BARS:
-        bars = [_bar(value, f"batch {i}: {score(value)}") for i, value in enumerate(scores, start=1)]
-        axis = [tag("span", {"style": f"bottom:{50 + 50 * value}%"}, f"{value:g}") for value in (-1, -0.5, 0, 0.5, 1)]
-        drawn = tag(
-            "div", {"class": "bars signed"}, tag("div", {"class": "y"}, axis), tag("div", {"class": "row"}, bars)
-        )
-        return _part("Per-batch scores", "Matthews correlation of each batch. " + said, drawn)
-    counts = Counter(min(19, int((value + 1) * 10)) for value in scores)
-    rows = [
-        [
-            f"{i / 10 - 1:.1f} to {i / 10 - 0.9:.1f}".replace("-", "\N{MINUS SIGN}"),
-            share_bar(counts[i] / max(counts.values())),
-            str(counts[i]),
-        ]
-        for i in range(min(counts), max(counts) + 1)
-    ]
-    said = f"Matthews correlation of {len(scores):,} batches. " + said
-    return _part("Per-batch scores", said, table(["Matthews", "", "batches"], rows))
-
-
-def _bar(value: float, said: str) -> Html:
-    side = "bottom:50%" if value >= 0 else "top:50%"
-    inner = tag(
-        "i", {"style": f"{side};height:{max(0.6, 50 * abs(value)):.1f}%", "class": "below" if value < 0 else None}
+    whole = _matthews(list(answers.confusion.elements()))
+    said = (
+        f"Matthews correlation of each batch of {BATCH_ROWS} rows, in their order: mean {score(mean)} (dashed), "
+        f"over the whole set {score(whole)}. A batch in which labels or answers are all the same scores 0."
     )
-    return tag("span", {"title": said}, inner)
+    if len(scores) > MOST_BARS:
+        counts = Counter(min(19, int((value + 1) * 10)) for value in scores)
+        rows = [
+            [
+                f"{score(i / 10 - 1)[:-2]} to {score(i / 10 - 0.9)[:-2]}",
+                share_bar(counts[i] / max(counts.values())),
+                str(counts[i]),
+            ]
+            for i in range(min(counts), max(counts) + 1)
+        ]
+        return _part("Per-batch scores", said, table(["Matthews", "", "batches"], rows))
+    lowest = -1.0 if min(scores) < 0 else 0.0
 
+    def height(value: float) -> float:
+        return 100 * (value - lowest) / (1 - lowest)
 
-def share_bar(share: float) -> Html:
-    """A horizontal bar for a share between 0 and 1."""
-    return tag("span", {"class": "share"}, tag("i", {"style": f"width:{100 * min(1.0, max(0.0, share)):.1f}%"}))
+    marks = [value for value in (-1, -0.5, 0, 0.5, 1) if value >= lowest]
+    axis = [tag("span", {"style": f"bottom:{height(value):g}%"}, f"{value:g}") for value in marks]
+    bars = []
+    for i, value in enumerate(scores, start=1):
+        bottom, top = sorted((height(0), height(value)))
+        style = f"bottom:{bottom:.1f}%;height:{max(0.8, top - bottom):.1f}%"
+        bar = tag("i", {"style": style, "class": "below" if value < 0 else None})
+        bars.append(tag("span", {"title": f"batch {i}: {score(value)}"}, bar))
+    line = tag("em", {"style": f"bottom:{height(mean):.1f}%"})
+    drawn = tag("div", {"class": "bars"}, tag("div", {"class": "y"}, axis), tag("div", {"class": "row"}, bars, line))
+    return _part("Per-batch scores", said, drawn)
 
 
 def hardest(examples: Sequence[object]) -> Html | None:
@@ -263,8 +259,8 @@ def hardest(examples: Sequence[object]) -> Html | None:
     rows = [
         [
             score(item.get("loss")),
-            str(item.get("label", "")),
-            str(item.get("prediction", "")),
+            _left(item.get("label", "")),
+            _left(item.get("prediction", "")),
             _clipped(str(item.get("text", ""))),
         ]
         for item in map(mapping, examples)
@@ -273,6 +269,11 @@ def hardest(examples: Sequence[object]) -> Html | None:
     if not rows:
         return None
     return details("Hardest validation examples", table(["loss", "true", "predicted", "text"], rows, classes="texts"))
+
+
+def _left(name: object) -> Html:
+    """A cell for a label: left-aligned even where labels are numbers."""
+    return tag("td", None, str(name))
 
 
 def _clipped(text: str, most: int = 400) -> str:

@@ -17,7 +17,7 @@ function long(value) {
   return value.toLocaleString("en", size >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 });
 }
 
-function ticks(low, high, most = 5) {
+function ticks(low, high, most = 6) {
   const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
@@ -105,8 +105,9 @@ class Chart {
   }
 
   left(step) {
-    return this.svg.parentNode.clientWidth - this.svg.clientWidth
-      + this.svg.clientWidth * (step - this.x[0]) / (this.x[1] - this.x[0]);
+    const box = this.svg.getBoundingClientRect();
+    const inset = box.left - this.plot.getBoundingClientRect().left;
+    return inset + box.width * (step - this.x[0]) / (this.x[1] - this.x[0]);
   }
 
   showBrush(from, to) {

@@ -1,0 +1,106 @@
+"""The top of the report: what was run, how far it is, its best score."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bertsmith.analysis.folder import RunFolder, Stage, Training, mapping, sequence
+from bertsmith.analysis.markup import Html, duration, fact, number, percent, score, show, tag, words
+from bertsmith.analysis.scores import interval
+
+ORDER = ("corpus", "tokenizer", "examples", "pretrain", "labels", "finetune")
+"""Stages as a run goes through them; further run directories (baselines) come last."""
+
+
+def header(folder: RunFolder) -> Html:
+    first = min((number(t.start.get("time")) or 0 for t in folder.trainings if t.start.get("time")), default=None)
+    when = datetime.fromtimestamp(first, UTC).strftime("%-d %B %Y, %H:%M UTC") if first else None
+    seconds = [s.seconds for s in folder.stages] + [t.elapsed_seconds for t in folder.trainings]
+    total = sum(s for s in seconds if s is not None)
+    plan = folder.trainings[0].plan if folder.trainings else {}
+    environment = mapping(folder.trainings[0].start.get("environment")) if folder.trainings else {}
+    facts = [
+        ("begun", when),
+        ("work", duration(total) if total else None),
+        ("machine", _machine(environment, plan)),
+        ("computed in", str(plan["dtype"]).removeprefix("torch.") if plan.get("dtype") else None),
+        ("parameters", show(plan.get("parameters")) if plan.get("parameters") else None),
+        ("vocabulary", _vocabulary(folder.stages)),
+    ]
+    return tag(
+        "header",
+        None,
+        tag("p", {"class": "kicker"}, "bertsmith report"),
+        tag("h1", None, folder.name),
+        tag("p", {"class": "lead"}, str(folder.recipe["description"])) if folder.recipe.get("description") else None,
+        _headline(folder),
+        tag("ol", {"class": "stages"}, _stage_strip(folder)),
+        tag("dl", {"class": "facts"}, [fact(key, value) for key, value in facts if value]),
+    )
+
+
+def _headline(folder: RunFolder) -> Html | None:
+    rows = [row for row in map(mapping, sequence(folder.scores.get("table"))) if number(row.get("score")) is not None]
+    if not rows:
+        return None
+    best = max(rows, key=lambda row: float(row["score"]))
+    bounds = interval(best)
+    return tag(
+        "p",
+        {"class": "headline"},
+        tag("strong", None, score(best["score"])),
+        tag(
+            "span",
+            None,
+            f"{words(best.get('metric', folder.scores.get('metric', 'score')))} on {best.get('split', 'test')}",
+            tag("br"),
+            tag("em", None, f"{best.get('name', '')}" + (f" · 95 % interval {bounds}" if bounds else "")),
+        ),
+    )
+
+
+def _stage_strip(folder: RunFolder) -> list[Html]:
+    """Each stage the recipe asks for: done with its time, under way with its progress, or not begun."""
+    artifacts = {stage.name: stage for stage in folder.stages}
+    trainings = {training.name: training for training in folder.trainings}
+    expected = [name for name in ORDER if name in folder.recipe]
+    if "code_words" in mapping(folder.recipe.get("finetune")):
+        expected.append("labels")
+    names = dict.fromkeys([*expected, *artifacts, *trainings])
+    strip = []
+    for name in sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
+        if name in artifacts:
+            strip.append(_stage(name, "done", duration(artifacts[name].seconds)))
+        elif name in trainings:
+            strip.append(_stage(name, *_progress(trainings[name])))
+        else:
+            strip.append(_stage(name, "open", "not yet"))
+    return strip
+
+
+def _stage(name: str, state: str, said: str) -> Html:
+    return tag("li", {"class": state}, tag("b", None, name), tag("span", None, said))
+
+
+def _progress(training: Training) -> tuple[str, str]:
+    total, step = training.total_steps, training.last_step
+    of = f" of {total:,}" if total else ""
+    if training.is_done:
+        return "done", duration(training.elapsed_seconds)
+    if training.stop is not None:
+        return "stopped", f"stopped at step {step:,}{of} ({training.stop.get('reason', 'unknown')})"
+    return "running", f"step {step:,}{of}" + (f" ({percent(step / total)})" if total else "")
+
+
+def _machine(environment: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+    device = plan.get("device") or environment.get("cpu")
+    threads = number(plan.get("threads"))
+    return f"{device}" + (f", {threads:.0f} threads" if threads else "") if device else None
+
+
+def _vocabulary(stages: Iterable[Stage]) -> str | None:
+    for stage in stages:
+        for key in ("vocab_size", "vocabulary", "entries", "pieces"):
+            if stage.name == "tokenizer" and number(stage.counts.get(key)) is not None:
+                return show(stage.counts[key])
+    return None
