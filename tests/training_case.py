@@ -81,10 +81,10 @@ def make_batch(step: int, batch_size: int) -> TinyBatch:
 
 def loss_sums_of(model: nn.Module) -> LossSums:
     def loss_sums(batch: TinyBatch) -> Mapping[str, Tensor]:
-        logits, pair_logits = model(batch.input_ids)
+        logits, pair_logits = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in model(batch.input_ids))
         return {
-            "mlm": F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), reduction="sum"),
-            "nsp": F.cross_entropy(pair_logits.float(), batch.pair_labels, reduction="sum"),
+            "mlm": F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum"),
+            "nsp": F.cross_entropy(pair_logits, batch.pair_labels, reduction="sum"),
         }
 
     return loss_sums
