@@ -45,8 +45,7 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
     """
     seen = Seen()
     for package in (_STANDARD_LIBRARY, *packages):
-        root = _folder(package)
-        files = sorted(_python_files(root), key=lambda path: path.relative_to(root).as_posix())
+        root, files = find_modules(package)
         names = [_module_name(package, path.relative_to(root)) for path in files]
         for name, paragraphs in zip(names, _all_paragraphs(files, workers), strict=True):
             if paragraphs is None:
@@ -58,23 +57,33 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
                 yield RawDocument(name, "\n\n".join(fresh), package)
 
 
-def _folder(package: str) -> Path:
+def find_modules(package: str) -> tuple[Path, list[Path]]:
+    """A package's folder and its source files, in order of their paths; tests and bundled copies left out."""
     if package == _STANDARD_LIBRARY:
-        return Path(sysconfig.get_path("stdlib"))
+        root = Path(sysconfig.get_path("stdlib"))
+        return root, _python_files(root)
+    # Only a top-level name is looked up, which imports nothing.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise DataError(f"python-docs: package {package!r} is not installed; give names as they are imported")
-    return Path(spec.origin).parent
+    origin = Path(spec.origin)
+    if spec.submodule_search_locations is None:
+        return origin.parent, [origin] if origin.suffix == ".py" else []
+    return origin.parent, _python_files(origin.parent)
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name in _LEFT_OUT or entry.name.startswith(("test_", ".")):
-            continue
-        if entry.is_dir():
-            yield from _python_files(entry)
-        elif entry.suffix == ".py":
-            yield entry
+def _python_files(root: Path) -> list[Path]:
+    found: list[Path] = []
+    folders = [root]
+    while folders:
+        for entry in folders.pop().iterdir():
+            if entry.name in _LEFT_OUT or entry.name.startswith(("test_", ".")):
+                continue
+            if entry.is_dir():
+                folders.append(entry)
+            elif entry.suffix == ".py":
+                found.append(entry)
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _module_name(package: str, path: Path) -> str:
