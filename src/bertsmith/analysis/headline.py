@@ -13,14 +13,13 @@ ORDER = ("corpus", "tokenizer", "examples", "pretrain", "labels", "finetune")
 
 
 def header(folder: RunFolder) -> Html:
-    first = min((number(t.start.get("time")) or 0 for t in folder.trainings if t.start.get("time")), default=None)
-    when = datetime.fromtimestamp(first, UTC).strftime("%-d %B %Y, %H:%M UTC") if first else None
+    times = [number(event.get("time")) for training in folder.trainings for event in training.of("start")]
     seconds = [s.seconds for s in folder.stages] + [t.elapsed_seconds for t in folder.trainings]
     total = sum(s for s in seconds if s is not None)
     plan = folder.trainings[0].plan if folder.trainings else {}
     environment = mapping(folder.trainings[0].start.get("environment")) if folder.trainings else {}
     facts = [
-        ("begun", when),
+        ("begun", _date(min((time for time in times if time is not None), default=None))),
         ("work", duration(total) if total else None),
         ("machine", _machine(environment, plan)),
         ("computed in", str(plan["dtype"]).removeprefix("torch.") if plan.get("dtype") else None),
@@ -90,6 +89,14 @@ def _progress(training: Training) -> tuple[str, str]:
     if training.stop is not None:
         return "stopped", f"stopped at step {step:,}{of} ({training.stop.get('reason', 'unknown')})"
     return "running", f"step {step:,}{of}" + (f" ({percent(step / total)})" if total else "")
+
+
+def _date(seconds: float | None) -> str | None:
+    try:
+        when = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return None if when is None else f"{when.day} {when:%B %Y, %H:%M} UTC"
 
 
 def _machine(environment: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:

@@ -106,9 +106,13 @@ def spread(rows: list[Any], most: int) -> list[Any]:
 
 def number(value: object) -> float | None:
     """`value` as a finite float, or None where it is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        amount = float(value)
+    except OverflowError:
+        return None
+    return amount if math.isfinite(amount) else None
 
 
 def show(value: object) -> str:

@@ -105,7 +105,7 @@ def _add_tagged(answers: Answers, record: Mapping[str, Any]) -> None:
 
 
 def _probability(record: Mapping[str, Any]) -> float:
-    return number(mapping(record.get("probabilities")).get(record["prediction"])) or 0.0
+    return number(mapping(record.get("probabilities")).get(str(record["prediction"]))) or 0.0
 
 
 def _matthews(pairs: Sequence[tuple[str, str]]) -> float:

@@ -158,11 +158,14 @@ def _answers(folder: RunFolder) -> list[Html]:
 
 def _data(folder: RunFolder) -> list[Html]:
     parts = [_counts(stage.name, stage.counts) for stage in folder.stages if stage.counts]
-    for training in folder.trainings[:1] if len({t.kind for t in folder.trainings}) == 1 else folder.trainings:
+    seen: list[Mapping[str, Any]] = []
+    for training in folder.trainings:
         data = {key: value for key, value in mapping(training.start.get("data")).items() if value not in (None, {}, [])}
         plan = {key: training.plan[key] for key in ("examples", "epochs", "batch_size") if training.plan.get(key)}
-        if data or plan:
-            parts.append(_counts(training.name, {**data, **plan}))
+        counts = {**data, **plan}
+        if counts and counts not in seen:  # a baseline trained on the same rows is not told twice
+            parts.append(_counts(training.name, counts))
+            seen.append(counts)
     return [tag("div", {"class": "cards"}, parts)] if parts else []
 
 

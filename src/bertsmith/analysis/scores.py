@@ -1,5 +1,6 @@
 """Scores: the final table with its intervals, and the table of evaluations during training."""
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,11 +96,13 @@ def _evaluation_table(training: Training) -> Html | None:
         return None
     names = list(dict.fromkeys(key for event in evaluations for key in mapping(event.get("scores"))))
     steps = training.of("step")
+    numbers = [step_of(event) for event in steps]
     rows, since = [], 0
     for event in evaluations:
         step = step_of(event)
-        trained = mean([e for e in steps if since < step_of(e) <= step], "loss")
-        since = step
+        upto = bisect.bisect_right(numbers, step)
+        trained = mean(steps[since:upto], "loss")
+        since = upto
         scores = mapping(event.get("scores"))
         rows.append(
             [
@@ -113,11 +116,9 @@ def _evaluation_table(training: Training) -> Html | None:
             ]
         )
     header = ["step", "epoch", "training loss", "validation loss", *map(words, names), "took", "elapsed"]
-    inner = table(header, spread(rows, MOST_EVALUATIONS), classes="numbers")
+    best = [i for i, event in enumerate(evaluations) if event.get("best")]
+    kept = sorted({*spread(list(range(len(rows))), MOST_EVALUATIONS), *best[-1:]})
+    inner = table(header, [rows[i] for i in kept], classes="numbers")
     hard = hardest(sequence(evaluations[-1].get("hardest")))
-    starred = (
-        tag("p", {"class": "said"}, "★ better than every one before it")
-        if any(e.get("best") for e in evaluations)
-        else None
-    )
+    starred = tag("p", {"class": "said"}, "★ better than every one before it") if best else None
     return tag("div", {"class": "part"}, tag("h3", None, training.name), starred, inner, hard)
