@@ -20,6 +20,7 @@ from bertsmith.artifact import write_text
 from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.config import BertConfig
 from bertsmith.model.pretrained import Pretrained
+from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.base import Columns, Features, Floats, Task, evaluation_batches
@@ -185,12 +186,11 @@ def split_words(text: str) -> list[str]:
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:
-    """Raise `CheckpointError` where the tokenizer has ids for which the model has no embedding."""
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, but the model has embeddings for "
-            f"{config.vocab_size:,}; use the tokenizer that the model was trained with"
-        )
+    """Raise `CheckpointError` naming the directory where the tokenizer has ids for which the model has no embedding."""
+    try:
+        check_tokenizer_fits(tokenizer.vocab_size, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
 
 
 def check_max_length(max_length: int, config: BertConfig, directory: str | Path) -> None:

@@ -1,0 +1,92 @@
+"""A tiny BERT on disk and two tables that it can learn, for tests of fine-tuning and prediction."""
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bertsmith.config import Recipe, parse_recipe
+from bertsmith.model.config import BertConfig
+from bertsmith.model.language import BertForPreTraining
+from bertsmith.runtime import Runtime
+from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer, make_backend
+
+CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32, threads=torch.get_num_threads())
+GOOD, BAD = ("lovely", "bright", "kind"), ("awful", "gloomy", "mean")
+FILLERS = ("the", "day", "was", "so", "and", "very", "today", "it", "is", "tom", "##orrow", "paris", "rome", ".")
+POSITIONS = 32
+
+
+def tiny_config(vocab_size: int, **changes: Any) -> BertConfig:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=vocab_size, max_position_embeddings=POSITIONS, initializer_range=0.2, **sizes)
+    return config.replace(**changes)
+
+
+def write_tiny_model(directory: Path, *, words: tuple[str, ...] = (*GOOD, *BAD, *FILLERS)) -> Path:
+    """A pre-training checkpoint of 2 x 16 with a vocabulary of a few words."""
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *words))}
+    tokenizer = Tokenizer(make_backend(vocabulary, lowercase=True), model_max_length=POSITIONS)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BertForPreTraining(tiny_config(len(vocabulary))).save_pretrained(directory)
+    tokenizer.save(directory)
+    return directory
+
+
+def text_rows(count: int, *, seed: int = 0) -> list[tuple[str, str]]:
+    """(text, label) pairs: the label is told by one word among 2 to 12."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        label, words = draw.choice((("good", GOOD), ("bad", BAD)))
+        text = [draw.choice(FILLERS[:8]) for _ in range(draw.randint(1, 11))]
+        text.insert(draw.randint(0, len(text)), draw.choice(words))
+        rows.append((" ".join(text), label))
+    return rows
+
+
+def tagged_rows(count: int, *, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+    """(words, labels) pairs: `paris` and `rome` are B-PLACE; `tomorrow` is two pieces."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words = [draw.choice(("the", "day", "tomorrow", "paris", "rome", ".")) for _ in range(draw.randint(1, 10))]
+        rows.append((words, ["B-PLACE" if word in ("paris", "rome") else "O" for word in words]))
+    return rows
+
+
+def write_tsv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+def write_conll(path: Path, rows: list[tuple[list[str], list[str]]]) -> Path:
+    sentences = ("".join(f"{w}\t{t}\n" for w, t in zip(words, tags, strict=True)) for words, tags in rows)
+    path.write_text("\n".join(sentences), encoding="utf-8")
+    return path
+
+
+def recipe(**finetune: Any) -> Recipe:
+    """A recipe that learns the tables above in a second."""
+    settings = {
+        "model": "given",
+        "train": "given",
+        "max_length": 16,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "epochs": 2,
+    }
+    return parse_recipe({"name": "tiny", "finetune": settings | finetune})
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def spoken(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
