@@ -13,6 +13,7 @@ and a resumed run equals one that never stopped bit for bit.
 import contextlib
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,8 +65,8 @@ def train(
 
     Raises `Stopped` after a signal (state saved), `BertsmithError` after ten updates in a row that were not finite.
     """
-    if (plan.total_steps is None) == (plan.budget_seconds is None):
-        raise UsageError("training needs total_steps or budget_seconds, and not both")
+    if plan.total_steps is None and plan.budget_seconds is None:
+        raise UsageError("training needs total_steps or budget_seconds")
     if runtime.world_size > 1:
         raise UsageError(f"training runs in one process, not in {runtime.world_size}; start it without torchrun")
     loop = _Loop(
@@ -120,7 +121,7 @@ class _Loop:
 
     def run(self, interrupts: Interrupts) -> TrainResult:
         self.interrupts = interrupts
-        self.state = State(total_steps=self.plan.total_steps)
+        self.state = _first_state(self.plan)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.step_seconds: list[float] = []  # of this process; what a budget is measured by
         self.evaluation_seconds = 0.0
@@ -163,9 +164,10 @@ class _Loop:
                 self.interrupts.check()
                 return
             self._update()
+            is_decided = self.state.total_steps is None and self._decide_total_steps()
             if self.state.step % self.plan.log_every == 0 or self.state.step == self.state.total_steps:
                 self._log()
-            if self.state.total_steps is None and self._decide_total_steps():
+            if is_decided:
                 self._save()
 
     def _resume(self) -> int | None:
@@ -187,7 +189,7 @@ class _Loop:
     def _check_same_length(self) -> None:
         """A budget's step count comes from the checkpoint; a planned one must be the one that was begun."""
         planned = self.plan.total_steps
-        if planned is not None and self.state.total_steps != planned:
+        if self.plan.budget_seconds is None and self.state.total_steps != planned:
             raise UsageError(
                 f"{self.checkpoints.directory} holds a run of {self.state.total_steps} steps, but {planned} are asked "
                 "for; give the run another name, or remove that folder"
@@ -257,7 +259,10 @@ class _Loop:
 
     def _decide_total_steps(self) -> bool:
         """Turn the budget into a number of steps once enough of them are measured; True when that was done now."""
-        assert self.plan.budget_seconds is not None
+        assert self.plan.budget_seconds is not None, "without one the total is known"
+        if self.state.step == self.plan.total_steps:
+            self.state.total_steps = self.state.step
+            return False
         decision = steps_in_budget(
             budget_seconds=self.plan.budget_seconds - self._elapsed(),
             spent_seconds=self._elapsed(),
@@ -270,10 +275,10 @@ class _Loop:
         if decision is None:
             return False
         name, steps, because = decision
-        value = self.state.step + steps
+        value = min(self.state.step + steps, self.plan.total_steps or sys.maxsize)
         if name == "provisional_total_steps":
-            if self.state.provisional_total_steps is not None:
-                return False
+            if self.state.provisional_total_steps not in (None, self.plan.total_steps):
+                return False  # read back from a checkpoint
             self.state.provisional_total_steps = value
         else:
             self.state.total_steps = value
@@ -351,7 +356,12 @@ class _Loop:
         self.track.event("checkpoint", self.state.step, {"seconds": self.saved_time - started})
 
     def _stop(self, reason: str, message: str) -> None:
-        fields = {"reason": reason, "elapsed_seconds": self._elapsed(), "message": message}
+        fields = {
+            "reason": reason,
+            "elapsed_seconds": self._elapsed(),
+            "tokens": self.state.tokens,
+            "message": message,
+        }
         self.track.event("stop", self.state.step, fields)
 
     def _elapsed(self) -> float:
@@ -374,6 +384,13 @@ class _Loop:
             "threads": self.runtime.threads,
             "parameters": sum(p.numel() for p in self.model.parameters()),
         }
+
+
+def _first_state(plan: Plan) -> State:
+    """With a budget the total is yet to be measured, and no more than the planned one if there is that too."""
+    if plan.budget_seconds is None:
+        return State(total_steps=plan.total_steps)
+    return State(provisional_total_steps=plan.total_steps)
 
 
 def _totals(batches: Sequence[Any]) -> dict[str, int]:

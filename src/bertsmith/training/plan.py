@@ -57,7 +57,7 @@ class Plan:
     num_examples: int
     total_steps: int | None = None
     budget_seconds: float | None = None
-    """Instead of total_steps: wall-clock budget, evaluations and checkpoints included."""
+    """Wall-clock budget, evaluations and checkpoints included; with total_steps, whichever ends first."""
     steps_per_epoch: float | None = None
     """Default: num_examples / batch_size."""
     weights: Mapping[str, float] = field(default_factory=dict)
