@@ -57,7 +57,11 @@ def test_linear_tagger_learns_words_and_context() -> None:
     predict = linear_tag(TAGGED * 10, TAGGED, "f1")
     found = predict(TAGGED)
     assert score_tags([row.labels or () for row in TAGGED], found, ["CODE", "O"])["f1"] == 1.0
-    assert predict([tagged("set the option n_iter is .")])[0][3] == "CODE"  # by its shape
+    words = ("alpha", "beta", "gamma", "delta", "omega", "sigma")
+    shapes = [tagged(f"the {word} was good") for word in words]
+    shapes += [tagged(f"the [{first}_{second}] was good") for first in words for second in words]
+    predict = linear_tag(shapes, shapes, "f1")
+    assert predict([tagged("some x_y here")]) == [("O", "CODE", "O")]  # by its shape
 
 
 def test_linear_tagger_knows_entities_of_many_labels() -> None:
