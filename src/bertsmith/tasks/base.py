@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.model.pretrained import Pretrained
@@ -179,6 +180,12 @@ class Task(Protocol[RowT, AnswerT]):
 
     def text_of(self, row: RowT) -> str:
         """The row as a person reads it."""
+
+
+def item_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(outputs)[target] of each item, in float32 at least: (items, labels) and (items,) -> (items,)."""
+    precise = outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+    return F.cross_entropy(precise, targets, reduction="none")
 
 
 def assemble(features: Features, rows: Ints, *, objective: str, pad_id: int) -> TaskBatch:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
 from bertsmith.tasks.tables import TextRow, read_text_rows
 from bertsmith.tokenizer.encode import Tokenizer
@@ -63,7 +62,7 @@ class Classify:
         return logits  # (batch, labels), and each row is one item
 
     def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs.float(), targets, reduction="none")
+        return item_cross_entropy(outputs, targets)
 
     def decode(
         self, rows: Sequence[TextRow], outputs: Floats, starts: Ints, labels: Sequence[str]

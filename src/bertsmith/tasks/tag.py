@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertsmith.model.heads import BertForTokenClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
 from bertsmith.tasks.tables import TaggedRow, read_tagged_rows
 from bertsmith.tokenizer.encode import Tokenizer
@@ -76,7 +75,7 @@ class Tag:
         return logits.flatten(0, 1)[batch.items]  # (batch, seq, labels) -> (items, labels)
 
     def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs.float(), targets, reduction="none")
+        return item_cross_entropy(outputs, targets)
 
     def decode(self, rows: Sequence[TaggedRow], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[Tagging]:
         """Words that were cut off get "O" (or the first label, where there is no "O") with confidence 0."""

@@ -1,0 +1,105 @@
+"""Fine-tuning against transformers: same directory and batch, same token ids, logits, loss and gradients."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bertsmith.tasks.base import Columns, assemble
+from bertsmith.tasks.finetune import finetune
+from bertsmith.tasks.predict import Predictor, compute_outputs
+from finetune_case import CPU, quiet, recipe, tagged_rows, text_rows, write_tiny_model
+
+ROWS: dict[str, Any] = {"classify": text_rows(40, seed=3), "tag": tagged_rows(40, seed=3)}
+AUTO = {
+    "classify": transformers.AutoModelForSequenceClassification,
+    "tag": transformers.AutoModelForTokenClassification,
+}
+
+
+class Case:
+    """A fine-tuned run, our predictor on it, and transformers' own model and inputs for the same rows."""
+
+    def __init__(self, task: str, folder: Path):
+        base = write_tiny_model(folder / "base")
+        settings = recipe(task=task, epochs=1)
+        finetune(settings, folder / "run", model=base, train=ROWS[task], console=quiet(), runtime=CPU)
+        directory = folder / "run" / "model"
+        self.ours = Predictor.load(directory, runtime=CPU)
+        self.theirs = AUTO[task].from_pretrained(directory).eval()
+        self.rows = self.ours.task.read(ROWS[task], Columns(), require_labels=True)
+        self.features = self.ours.encode(self.rows, labelled=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        texts = [row.text if task == "classify" else list(row.words) for row in self.rows]
+        self.inputs = tokenizer(
+            texts,
+            is_split_into_words=task == "tag",
+            truncation=True,
+            max_length=settings.finetune.max_length if settings.finetune else None,
+            padding=True,
+            return_tensors="pt",
+        )
+        label2id = self.theirs.config.label2id
+        if task == "classify":
+            self.labels = torch.tensor([label2id[row.label] for row in self.rows])
+        else:  # as run_ner.py aligns them: the first piece of a word has its label, all else -100
+            aligned = []
+            for number, row in enumerate(self.rows):
+                words = self.inputs.word_ids(number)
+                first = [
+                    word is not None and word != before for word, before in zip(words, [None, *words], strict=False)
+                ]
+                aligned.append([label2id[row.labels[w]] if new else -100 for w, new in zip(words, first, strict=True)])
+            self.labels = torch.tensor(aligned)
+
+
+@pytest.fixture(scope="module", params=["classify", "tag"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_token_ids_are_those_of_auto_tokenizer(case: Case):
+    batch = assemble(case.features, np.arange(len(case.rows)), objective="x", pad_id=case.ours.tokenizer.pad_id)
+    assert torch.equal(batch.input_ids, case.inputs["input_ids"])
+    assert batch.attention_mask is not None
+    assert torch.equal(batch.attention_mask, case.inputs["attention_mask"])
+
+
+def test_logits_are_equal(case: Case):
+    ours = compute_outputs(case.ours.model, case.features, case.ours.task, pad_id=0, runtime=CPU, batch_tokens=50)
+    with torch.no_grad():
+        logits = case.theirs(**case.inputs).logits
+    theirs = logits if case.ours.task.name == "classify" else logits[case.labels != -100]
+    torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_and_gradients_are_equal(case: Case):
+    """Our loss is a sum over items divided by their count; theirs is a mean. Ours in four bucketed micro-batches."""
+    case.ours.model.zero_grad()
+    order = np.argsort(case.features.tokens.lengths, kind="stable")
+    total = len(case.features.items.values)
+    loss = torch.zeros(())
+    for part in np.array_split(order, 4):
+        batch = assemble(case.features, part, objective="x", pad_id=0)
+        assert batch.targets is not None
+        outputs = case.ours.task.item_outputs(case.ours.model, batch)
+        share = case.ours.task.item_losses(outputs, batch.targets).sum() / total
+        share.backward()
+        loss += share.detach()
+    case.theirs.zero_grad()
+    theirs = case.theirs(**case.inputs, labels=case.labels).loss
+    theirs.backward()
+    torch.testing.assert_close(loss, theirs.detach(), rtol=1e-6, atol=1e-6)
+    own = dict(case.ours.model.named_parameters())
+    for name, parameter in case.theirs.named_parameters():
+        if name.endswith("key.bias"):  # its true gradient is 0
+            continue
+        error = torch.linalg.norm(own[name].grad - parameter.grad) / torch.linalg.norm(parameter.grad)
+        assert error < 1e-5, name
+
+
+def test_label_names_reach_transformers(case: Case):
+    assert tuple(case.theirs.config.id2label.values()) == case.ours.labels
