@@ -58,10 +58,11 @@ def test_linear_tagger_learns_words_and_context() -> None:
     found = predict(TAGGED)
     assert score_tags([row.labels or () for row in TAGGED], found, ["CODE", "O"])["f1"] == 1.0
     words = ("alpha", "beta", "gamma", "delta", "omega", "sigma")
-    shapes = [tagged(f"the {word} was good") for word in words]
+    shapes = [tagged(f"the {word} was good") for word in words] * len(words)
     shapes += [tagged(f"the [{first}_{second}] was good") for first in words for second in words]
     predict = linear_tag(shapes, shapes, "f1")
-    assert predict([tagged("some x_y here")]) == [("O", "CODE", "O")]  # by its shape
+    assert predict([tagged("the x_y was good")]) == [("O", "CODE", "O", "O")]  # by its shape
+    assert predict([tagged("the zeta was good")]) == [("O", "O", "O", "O")]
 
 
 def test_linear_tagger_knows_entities_of_many_labels() -> None:
