@@ -82,7 +82,8 @@ class Checkpoints:
             raise _not_written(path, sum(tensor.nbytes for tensor in every), error) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        self._purge(step)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old), ignore_errors=True)
         return Checkpoint(path, step, state)
 
     def latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -102,11 +103,10 @@ class Checkpoints:
         matches = (_NAME.fullmatch(entry.name) for entry in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _purge(self, step: int) -> None:
-        """Remove all but the newest `keep`; one from beyond this step was torn, or it would have been resumed."""
-        kept = [other for other in self.steps() if other <= step][-self.keep :]
+    def remove_after(self, step: int) -> None:
+        """Remove what is there from beyond `step`: torn ones, once the run goes on from that step."""
         for other in self.steps():
-            if other not in kept:
+            if other > step:
                 shutil.rmtree(self.path(other), ignore_errors=True)
 
     def _clean(self) -> None:

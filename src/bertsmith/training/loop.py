@@ -183,6 +183,7 @@ class _Loop:
             self.state = State.from_json(checkpoint.state)
             self._check_same_length()
             self.track.rewind(self.state.metrics_bytes, checkpoint.step)
+        self.checkpoints.remove_after(self.state.step)
         self.track.start(self.state.step, self._plan_facts(), resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
 
