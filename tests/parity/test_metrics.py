@@ -72,7 +72,7 @@ def test_confusion_matrix_and_report_are_scikit_learns(rows: list[tuple[str, str
 def test_entity_scores_are_seqevals(prefixes: str) -> None:
     names = ["O", *(f"{prefix}-{kind}" for prefix in prefixes for kind in TYPES)]
 
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     @given(tagged(prefixes))
     def check(sentences: list[list[tuple[str, str]]]) -> None:
         labels, predictions = unzip(sentences)
@@ -100,7 +100,7 @@ def test_entity_scores_are_seqevals(prefixes: str) -> None:
 def test_strict_entity_scores_are_seqevals_in_iob2() -> None:
     names = ["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in TYPES)]
 
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     @given(tagged("BI"))
     def check(sentences: list[list[tuple[str, str]]]) -> None:
         labels, predictions = unzip(sentences)

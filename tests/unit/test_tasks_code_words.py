@@ -63,15 +63,19 @@ def build(tmp_path: Path, documents: list[Document], config: CodeWords, seed: in
 
 
 def test_marks_become_labels_of_words_and_marks_of_punctuation_do_not() -> None:
-    found = take_marks_out("If ``shape=(n, 2)`` or ``np.nan`` is given, then ``x_1`` isn't used.", "m")
+    found = take_marks_out(
+        "If ``shape=(n, 2)`` or ``np.nan`` is given by the user, then of all the arrays here ``x_1`` isn't used.", "m"
+    )
     assert isinstance(found, Sentence)
-    assert " ".join(found.words) == "If shape = ( n , 2 ) or np . nan is given , then x_1 isn ' t used ."
+    assert " ".join(found.words) == (
+        "If shape = ( n , 2 ) or np . nan is given by the user , then of all the arrays here x_1 isn ' t used ."
+    )
     code = [word for word, label in zip(found.words, found.labels, strict=True) if label == "CODE"]
     assert code == ["shape", "n", "2", "np", "nan", "x_1"]
 
 
 def test_words_are_those_a_tagger_is_given_for_the_plain_text() -> None:
-    text = "Returns ``None`` unless ``max_iter-1`` steps (or more) were done."
+    text = "Returns ``None`` unless ``max_iter-1`` steps (or more) were done before."
     found = take_marks_out(text, "m")
     assert isinstance(found, Sentence)
     assert list(found.words) == split_words(text.replace("``", ""))

@@ -8,8 +8,8 @@ Documentation in reStructuredText puts code between double backticks. The marks 
 - Words are those a tagger is given for plain text (`predict.split_words`): runs of letters, digits and underscores;
   every other character stands alone. Only words can be CODE: a bracket or operator between the marks is O.
 - Left out are sentences in which the labels would be a matter of taste or the text is not prose: with single backticks
-  or Sphinx roles (some authors write code so), with markup, of fewer than 5 or more than 60 words, with fewer than half
-  of the words ordinary, not ASCII, cut off at either end. Each is counted under its reason.
+  or Sphinx roles (some authors write code so), with markup, of fewer than 5 or more than 60 words, with fewer than
+  two thirds of the words ordinary, not ASCII, cut off at either end. Each is counted under its reason.
 - Sentences that differ only in case or in their code words are one sentence, within and across splits, so that no
   test sentence was seen in training.
 - A sentence belongs to the split of its document, a module. Which are taken is a pure function of (seed, sentence),
@@ -142,7 +142,7 @@ def take_marks_out(text: str, module: str) -> Sentence | str:
     ordinary = sum(
         label == OTHER and _ORDINARY.fullmatch(word) is not None for word, label in zip(words, labels, strict=True)
     )
-    if 2 * ordinary < sum(map(_is_word, words)):
+    if 3 * ordinary < 2 * sum(map(_is_word, words)):  # below, they are formulas more than prose
         return "not prose"
     if CODE not in labels:
         return "no word between the marks"
