@@ -165,6 +165,8 @@ class _Reader:
     skip_deeper_than: int | None = None
     section: str = ""
     section_indent: int = 0
+    underlined: bool = False
+    """The section's heading is underlined (numpydoc), not followed by a colon (Google)."""
     current: list[str] = field(default_factory=list)
     """Lines of the paragraph being read."""
     indent: int = 0
@@ -198,11 +200,17 @@ class _Reader:
         elif _CODE_LINE.match(line) or _COMMENT.match(line):
             self._flush()
             return [] if line.startswith((">>>", "In [")) else self._skip(indent, rest)
-        elif next_indent > indent and _NUMPY_PARAMETER.match(line) and not line.endswith((".", "::")):
+        elif next_indent > indent and self._names_parameter(line):
             self._flush()
             return rest
         self._add(indent, line, hangs=directive is not None)
         return self._skip(indent, rest) if line.endswith("::") else rest
+
+    def _names_parameter(self, line: str) -> bool:
+        """Whether a line with deeper ones below is a parameter's name and type, as numpydoc has them on their own."""
+        if line.endswith((".", "::")) or _GOOGLE_PARAMETER.match(line):
+            return False
+        return not (self.section and not self.underlined) and _NUMPY_PARAMETER.match(line) is not None
 
     def _add(self, indent: int, line: str, *, hangs: bool) -> None:
         """Append a line to the paragraph it belongs to, which may be a new one."""
@@ -237,7 +245,7 @@ class _Reader:
     def _is_heading(self, indent: int, line: str, following: str) -> bool:
         underlined = _UNDERLINE.match(following) is not None and len(following) >= min(4, len(line))
         if underlined or _SECTION.match(line):
-            self.section, self.section_indent = line.rstrip(": ").lower(), indent
+            self.section, self.section_indent, self.underlined = line.rstrip(": ").lower(), indent, underlined
             return True
         if self.section and indent < self.section_indent:
             self.section = ""

@@ -1,7 +1,7 @@
 """Where sentences end, in English and Chinese text.
 
-`sentencex` (rules of 244 languages) does the work; a small layer mends what it misses in Chinese: the end after "……"
-and after a closing quote behind a stop.
+`sentencex` (rules for 244 languages) does the work; a small layer mends what it misses in Chinese: the end after "……",
+the end after a stop with a closing quote behind it, and stray closing marks that belong to the sentence before.
 """
 
 import re
@@ -9,55 +9,58 @@ import re
 import sentencex
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_LETTER = re.compile(r"[A-Za-z]")
+_LATIN = re.compile("[A-Za-z]")
+_LANGUAGE_SAMPLE = 1000
 _CLOSING = "”’」』）》】\"')"
-# A stop, then closing marks if any, with more text behind it that does not go on with the clause.
+# A stop, then closing marks if any, with more text behind it that does not go on with the same clause.
 _CHINESE_END = re.compile(f"(?:[。！？!?]+|…{{2,}}|⋯{{2,}})[{_CLOSING}]*(?=[^{_CLOSING}。！？!?…⋯，、；：,;:\\s])")
-_OPEN_AFTER_QUOTE = re.compile(f"[。！？!?…⋯][{_CLOSING}]+$")
-# What follows a quotation within the same sentence: he said, 's, and the like.
-_GOES_ON = re.compile(
-    "^(?:的|地|得|之|等|这|那|了|说|道|问|答|云|曰|他说|她说|我说|他道|她道|我问|他问|她问|他喊|她喊|喊|叫)"
-)
+_QUOTE_END = re.compile(f"[。！？!?…⋯][{_CLOSING}]+$")
+# Words that go on with the sentence around a quotation: 他说“好。”的时候
+_GOES_ON = re.compile("的|地|得|之|等|这|那|了|时")
+_PAIRS = (("“", "”"), ("‘", "’"), ("「", "」"), ("『", "』"), ("（", "）"), ("《", "》"))
+_STRAY = re.compile("[”’」』）》】]+")
+_TEXT = re.compile(r"\w")
 
 
 def language_of(text: str) -> str:
-    """`zh` where Chinese characters are more than half as many as Latin letters, else `en`."""
-    han = len(_HAN.findall(text))
-    return "zh" if han * 2 > len(_LETTER.findall(text)) else "en"
+    """`zh` where Chinese characters are more than half as many as Latin letters at the text's start, else `en`."""
+    start = text[:_LANGUAGE_SAMPLE]
+    if start.isascii():
+        return "en"
+    return "zh" if len(_HAN.findall(start)) * 2 > len(_LATIN.findall(start)) else "en"
 
 
 def split_sentences(text: str) -> tuple[str, ...]:
-    """Sentences of a text; a line break always ends one."""
-    language = language_of(text[:10_000])
+    """Sentences of a text, without the spaces around them; a line break always ends one."""
+    language = language_of(text)
     found: list[str] = []
     for line in text.split("\n"):
         if not line.strip():
             continue
+        in_line: list[str] = []
         for sentence in sentencex.segment(language, line):
-            if language == "zh":
-                found.extend(_split_chinese(sentence))
-            else:
-                found.append(sentence.strip())
-    return tuple(sentence for sentence in found if sentence)
+            for part in _split_chinese(sentence) if language == "zh" else (sentence,):
+                stripped = part.strip()
+                stray = _STRAY.match(stripped)
+                if in_line and stray:
+                    in_line[-1] += stray.group()
+                    stripped = stripped[stray.end() :].strip()
+                if in_line and not _TEXT.search(stripped):
+                    in_line[-1] += stripped  # a lone stop or quote
+                elif stripped:
+                    in_line.append(stripped)
+        found.extend(in_line)
+    return tuple(found)
 
 
 def _split_chinese(sentence: str) -> list[str]:
     parts: list[str] = []
     start = 0
     for match in _CHINESE_END.finditer(sentence):
-        part, rest = sentence[start : match.end()], sentence[match.end() :]
-        if _OPEN_AFTER_QUOTE.search(part) and _GOES_ON.match(rest):
-            continue
-        if not _balanced(part):
-            continue
-        parts.append(part.strip())
-        start = match.end()
-    parts.append(sentence[start:].strip())
-    return parts
-
-
-def _balanced(part: str) -> bool:
-    """False inside a quotation: a stop there ends a sentence of the quotation, not the one around it."""
-    return all(
-        part.count(opening) <= part.count(closing) for opening, closing in ("“”", "「」", "『』", "（）", "《》")
-    )
+        part = sentence[start : match.end()]
+        goes_on = _QUOTE_END.search(part) and _GOES_ON.match(sentence, match.end())
+        # Inside a quotation a stop ends a sentence of the quotation, not the one around it.
+        if not goes_on and all(part.count(opening) <= part.count(closing) for opening, closing in _PAIRS):
+            parts.append(part)
+            start = match.end()
+    return [*parts, sentence[start:]]

@@ -16,7 +16,7 @@ from bertsmith.errors import DataError
 from bertsmith.runtime import data_roots
 
 _GLOB = re.compile(r"[*?\[]")
-_HAN_BEFORE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]$")
+_CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
 def source_inputs(source: Source) -> dict[str, str]:
@@ -154,12 +154,11 @@ def _blocks(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str
         yield first, block
 
 
-def unwrap(lines: Sequence[str]) -> list[str]:
+def unwrap(raw: Sequence[str]) -> list[str]:
     """Paragraphs of hard-wrapped lines: lines between blank lines are joined, by a space except after Chinese."""
     paragraphs: list[str] = []
-    for _, block in _blocks(enumerate(lines)):
-        text = block[0].strip()
-        for line in block[1:]:
-            text += ("" if _HAN_BEFORE.search(text) else " ") + line.strip()
-        paragraphs.append(text)
+    for _, block in _blocks(enumerate(raw)):
+        lines = [line.strip() for line in block]
+        ends = ["" if _CHINESE.match(line[-1]) else " " for line in lines[:-1]]
+        paragraphs.append("".join(line + end for line, end in zip(lines, [*ends, ""], strict=True)))
     return paragraphs

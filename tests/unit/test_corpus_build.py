@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from bertsmith.artifact import is_current
+from bertsmith.config import CorpusConfig, Source
+from bertsmith.corpus import build
+from bertsmith.corpus.build import build_corpus, corpus_inputs, draw_split, read_documents
+from bertsmith.errors import ArtifactError, DataError
+from examples_case import corpus_config, made_up_text
+
+
+def corpus_of(tmp_path: Path, text: str, **changes: object) -> Path:
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    build_corpus(corpus_config(tmp_path / "text.txt", **changes), tmp_path / "corpus", environment={})
+    return tmp_path / "corpus"
+
+
+def test_rows_splits_and_counts(tmp_path: Path) -> None:
+    path = corpus_of(tmp_path, made_up_text(documents=200, sentences=5), test_share=0.1)
+    documents = list(read_documents(path))
+    manifest = json.loads((path / "manifest.json").read_text())["counts"]
+    splits = [document.split for document in documents]
+    assert manifest["documents"] == len(documents)
+    assert manifest["splits"] == {split: splits.count(split) for split in ("test", "train", "validation")}
+    assert 20 < splits.count("validation") < 60
+    assert 8 < splits.count("test") < 40
+    assert [document.id for document in read_documents(path, "test")] == [
+        document.id for document in documents if document.split == "test"
+    ]
+    assert documents[0].text == "\n".join(documents[0].sentences)
+    assert sum(len(document.sentences) for document in documents) == manifest["sentences"]
+    schema = pq.read_schema(path / "part-00000.parquet")
+    assert schema.names == ["id", "text", "source", "sentences", "split"]
+
+
+def test_dropped_documents_are_counted_with_their_reason(tmp_path: Path) -> None:
+    text = (
+        "The same story again and again.\n\nshort\n\nthe SAME story again  and again.\n\nAnother story, long enough.\n"
+    )
+    path = corpus_of(tmp_path, text, min_characters=10, validation_share=0.0)
+    counts = json.loads((path / "manifest.json").read_text())["counts"]
+    assert counts["dropped"] == {"duplicate": 1, "too short": 1}
+    assert [document.text for document in read_documents(path)] == [
+        "The same story again and again.",
+        "Another story, long enough.",
+    ]
+    kept = corpus_of(tmp_path, text, min_characters=10, validation_share=0.0, deduplicate=False)
+    assert len(list(read_documents(kept))) == 3
+
+
+def test_a_small_corpus_gives_each_wanted_split_a_document(tmp_path: Path) -> None:
+    path = corpus_of(tmp_path, made_up_text(documents=4), validation_share=0.001, test_share=0.001)
+    assert sorted(document.split for document in read_documents(path)) == ["test", "train", "train", "validation"]
+
+
+def test_a_split_depends_on_the_id_alone() -> None:
+    shares = {"validation_share": 0.1, "test_share": 0.1}
+    drawn = [draw_split(f"document {number}", **shares) for number in range(2000)]
+    assert drawn == [draw_split(f"document {number}", **shares) for number in range(2000)]
+    assert 150 < drawn.count("validation") < 250
+    assert 150 < drawn.count("test") < 250
+
+
+def test_parts_end_where_enough_text_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(read_documents(corpus_of(tmp_path, made_up_text())))
+    monkeypatch.setattr(build, "_PART_CHARACTERS", 5_000)
+    path = corpus_of(tmp_path, made_up_text())
+    assert len(list(path.glob("part-*.parquet"))) > 3
+    assert list(read_documents(path)) == whole
+
+
+def test_max_documents(tmp_path: Path) -> None:
+    assert len(list(read_documents(corpus_of(tmp_path, made_up_text(), max_documents=5)))) == 5
+
+
+def test_an_empty_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no document is left in the corpus \(1 too short\)"):
+        corpus_of(tmp_path, "short\n", min_characters=40)
+    with pytest.raises(DataError, match="none was read"):
+        build_corpus(CorpusConfig(), tmp_path / "corpus", environment={})
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_failure_keeps_the_corpus_that_was_there(tmp_path: Path) -> None:
+    path = corpus_of(tmp_path, made_up_text())
+    before = list(read_documents(path))
+    (tmp_path / "text.txt").write_bytes(b"good\n\xff\n")
+    with pytest.raises(DataError, match=r"text\.txt:2"):
+        build_corpus(corpus_config(tmp_path / "text.txt"), path, environment={})
+    assert list(read_documents(path)) == before
+
+
+def test_a_changed_file_makes_a_corpus_stale(tmp_path: Path) -> None:
+    path = corpus_of(tmp_path, made_up_text())
+    config = corpus_config(tmp_path / "text.txt")
+    wanted = {"kind": "corpus", "config": config.model_dump(mode="json")}
+    assert is_current(path, **wanted, inputs=corpus_inputs(config))  # type: ignore[arg-type]
+    (tmp_path / "text.txt").write_text("Something else is in there now.\n")
+    assert not is_current(path, **wanted, inputs=corpus_inputs(config))  # type: ignore[arg-type]
+
+
+def test_reading_what_is_no_corpus(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="holds no finished corpus"):
+        list(read_documents(tmp_path))
+
+
+@pytest.mark.data
+def test_mixed_english_formats(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTSMITH_DATA", str(shared_data))
+    config = CorpusConfig(
+        sources=(
+            Source(kind="text", paths=("corpus/en/movie_reviews.txt",), layout="sentences"),
+            Source(kind="text", paths=("corpus/en/reuters.txt", "corpus/en/wikitext2_*.txt")),
+            Source(kind="jsonl", paths=("corpus/en/gutenberg.jsonl",), unwrap=True),
+        )
+    )
+    counts = build_corpus(config, tmp_path / "corpus", environment={}).counts
+    sources = {name.rpartition("/")[2]: count["documents"] for name, count in counts["sources"].items()}
+    assert sources["movie_reviews.txt"] > 1900
+    assert sources["reuters.txt"] > 8000
+    assert sources["gutenberg.jsonl"] == 17
+    assert counts["characters"] > 23_000_000
+    assert counts["dropped"]["duplicate"] > 0
+    emma = next(document for document in read_documents(tmp_path / "corpus") if document.source.endswith(".jsonl"))
+    assert any(sentence.startswith("Emma Woodhouse, handsome, clever, and rich, with a") for sentence in emma.sentences)
+
+
+@pytest.mark.data
+def test_chinese(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTSMITH_DATA", str(shared_data))
+    config = CorpusConfig(sources=(Source(kind="jsonl", paths=("corpus/zh/modern.jsonl",)),), max_documents=300)
+    counts = build_corpus(config, tmp_path / "corpus", environment={}).counts
+    assert counts["documents"] == 300
+    sentences = [text for document in read_documents(tmp_path / "corpus") for text in document.sentences]
+    ended = sum(sentence[-1] in "。！？；：”」』）…，" for sentence in sentences)
+    assert ended > 0.95 * len(sentences)
+    assert max(map(len, sentences)) < 1000
