@@ -108,16 +108,18 @@ def test_a_checkpoint_without_encoder_weights(tmp_path: Path, base: Path):
     config = tiny_config(25)
     BertForSequenceClassification(config.replace(num_hidden_layers=1)).save_pretrained(tmp_path / "short")
     (base / MODEL_FILE).write_bytes((tmp_path / "short" / MODEL_FILE).read_bytes())
-    with pytest.raises(CheckpointError, match="encoder's weights are missing"):
-        finetune(recipe(model=str(base)), tmp_path / "run", train=text_rows(9), console=quiet(), runtime=CPU)
-    assert {entry.name for entry in (tmp_path / "run").iterdir()} <= {"recipe.toml", "state.json"}
+    refused(tmp_path, base, CheckpointError, "encoder's weights are missing")
 
 
 def test_a_torn_checkpoint(tmp_path: Path, base: Path):
     whole = (base / MODEL_FILE).read_bytes()
     (base / MODEL_FILE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="damaged"):
-        finetune(recipe(model=str(base)), tmp_path / "run", train=text_rows(9), console=quiet(), runtime=CPU)
+    refused(tmp_path, base, CheckpointError, "damaged")
+
+
+def test_a_pickle_in_place_of_safetensors(tmp_path: Path, base: Path):
+    (base / MODEL_FILE).rename(base / "pytorch_model.bin")
+    refused(tmp_path, base, CheckpointError, "only as a pickle")
 
 
 def test_a_recipe_without_the_section(tmp_path: Path, base: Path):

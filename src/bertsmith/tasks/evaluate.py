@@ -60,6 +60,8 @@ class EvaluateResult:
     loss: float
     truncation_share: float
     """Share of tokens that were cut off."""
+    unanswered_items: int
+    """Words that were cut off: a tagger has no answer for them but "O"."""
     records: tuple[dict[str, Any], ...]
     """Rows, labels and predictions, as in predictions-SPLIT.jsonl."""
 
@@ -109,6 +111,7 @@ def evaluate(
         metric=str(read_card(predictor.directory).get("metric") or task.default_metric),
         loss=scored.loss,
         truncation_share=features.truncation_share,
+        unanswered_items=features.lost_items,
         records=tuple(
             task.record(number, row, answer)
             for number, (row, answer) in enumerate(zip(rows, scored.answers, strict=True))

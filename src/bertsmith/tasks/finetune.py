@@ -131,8 +131,7 @@ def finetune(
     if run.dir.is_finished():
         run.say(f"done before: {totals_line(run.evaluations())}")
     else:
-        run.dir.begin(recipe_toml(recipe), console=run.console)
-        run.train(recipe.name)
+        run.train(recipe)
         run.score()
         run.dir.finish()
     return run.result()
@@ -157,12 +156,16 @@ class _Run:
     def metric(self) -> str:
         return self.config.metric or self.task.default_metric
 
-    def train(self, recipe_name: str) -> None:
-        """Train, keeping the best and the last weights; goes on from a checkpoint where there is one."""
+    def train(self, recipe: Recipe) -> None:
+        """Train, keeping the best and the last weights; goes on from a checkpoint where there is one.
+
+        All input is read before the folder is touched, so that wrong input leaves nothing behind.
+        """
         task, config, splits = self.task, self.config, self.splits
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
         model = self._make_model().to(self.runtime.device)
+        self.dir.begin(recipe_toml(recipe), console=self.console)
         batches = TrainingBatches(
             train_features,
             objective=task.name,
@@ -172,7 +175,7 @@ class _Run:
             seed=self.seed,
         )
         about = {
-            "run": recipe_name,
+            "run": recipe.name,
             "kind": "finetune",
             "task": task.name,
             "environment": environment(self.runtime),
@@ -303,7 +306,7 @@ class _Run:
             scores=scored.scores,
             metric=self.metric,
             details=details(self.task, self.splits.validation, scored, self.splits.labels)
-            | {"truncation_share": features.truncation_share},
+            | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items},
         )
 
     def _outputs(self, model: Pretrained, features: Features) -> Floats:
