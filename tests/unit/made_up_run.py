@@ -12,6 +12,15 @@ ENVIRONMENT = {"bertsmith": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "cpu
 TEXT = "the function returns a new array whose dtype is numpy.float64 unless out= was given and copy is True"
 WORDS = TEXT.split()
 
+EXAMPLE_COUNTS = {
+    "train": {"documents": 21_408, "spans": 71_204, "tokens": 4_410_233, "unknown_share": 0.001423},
+    "validation": {"documents": 455, "spans": 1450, "tokens": 91_020, "unknown_share": 0.001004},
+}
+LABEL_COUNTS = {
+    split: {"sentences": count, "code_words": 2 * count, "left_out": {"markup": 20, "repeated": 334}}
+    for split, count in (("train", 1000), ("validation", 500), ("test", 1000))
+}
+
 TAG_RECIPE = """name = "quickstart"
 description = "From the documentation on this machine to a tagger of code words, in ten minutes on two cores."
 seed = 42
@@ -43,22 +52,26 @@ def make_tag_run(root: Path, *, steps: int = 1500, upto: str = "end") -> Path:
     stage(
         root / "corpus",
         {
-            "documents": {"train": 21_408, "validation": 455, "test": 530},
+            "documents": 22_393,
+            "splits": {"train": 21_408, "validation": 455, "test": 530},
             "characters": 17_204_511,
             "dropped": {"too short": 9120, "duplicate": 3344, "no letters": 12},
-            "sources": {"python-docs: torch": 5201, "python-docs: sympy": 6120, "standard library": 8800},
+            "sources": {
+                "torch": {"characters": 7_204_511, "documents": 9201},
+                "sympy": {"characters": 10_000_000, "documents": 13_192},
+            },
         },
     )
     if upto == "corpus":
         return root
     stage(root / "tokenizer", {"vocab_size": 8192, "alphabet": 402, "alphabet_coverage": 0.99953})
-    stage(root / "examples", {"tokens": 4_410_233, "examples": 71_204, "unknown_tokens": 1034})
+    stage(root / "examples", {**EXAMPLE_COUNTS, "vocab_size": 8192})
     pretraining = pretraining_events(steps)
     if upto == "pretrain":
         write_events(root / "pretrain", pretraining[: len(pretraining) // 2], torn='{"event":"step","step":7')
         return root
     write_events(root / "pretrain", pretraining)
-    stage(root / "labels", {"train": 1000, "validation": 500, "test": 1000, "code_words": 3300})
+    stage(root / "labels", LABEL_COUNTS)
     write_events(root / "finetune", finetuning_events("tag", best=0.71))
     write_events(root / "finetune-random-weights", finetuning_events("tag", best=0.55))
     write_lines(root / "finetune" / "predictions-test.jsonl", tagged_rows(1000, wrong=0.06))
@@ -109,10 +122,12 @@ def write_events(folder: Path, events: list[dict[str, Any]], *, torn: str = "") 
 
 
 def write_scores(root: Path, metric: str, rows: list[tuple[str, str, float]]) -> None:
+    """`metric` as given and, as the pipeline writes it, another one beside it that is higher."""
     table = [
-        {"name": name, "split": split, "metric": metric, "score": score, "low": score - 0.021, "high": score + 0.019,
+        {"name": name, "split": split, "metric": which, "score": value, "low": value - 0.021, "high": value + 0.019,
          "rows": 1000, "seconds": 1.5 + 80 * score, "note": "4 minutes of pre-training" if score > 0.7 else ""}
         for name, split, score in rows
+        for which, value in (("accuracy", 0.9 + score / 12), (metric, score))
     ]  # fmt: skip
     (root / "scores.json").write_text(json.dumps({"metric": metric, "table": table}), encoding="utf-8")
 

@@ -68,7 +68,7 @@ class Page(HTMLParser):
             self.headings.append(data)
         elif self.open and self.open[-1] == "script" and not data.startswith("{"):
             self.scripts[-1] += data
-        elif self.open and self.open[-1] not in ("style", "script"):
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -89,6 +89,21 @@ def test_a_whole_run_has_every_section(tmp_path: Path) -> None:
     for said in ("0.712", "0.691 – 0.731", "dictionary", "too short", "17,204,511", "8,192", "validation", "missed"):
         assert said in page.text
     assert "first try, 4 x 256, MLM alone" in page.text
+
+
+def test_the_headline_is_the_best_by_the_chosen_metric_not_the_largest_number(tmp_path: Path) -> None:
+    page = page_of(make_tag_run(tmp_path / "run"))
+    headline = page.text.index("best: BERT, pre-trained")
+    assert "0.712 F1 on test" in page.text[:headline]
+    assert [h for h in page.headings if " on test" in h] == ["F1 on test"]
+    assert "All scores on test" in page.text
+
+
+def test_counts_by_split_and_by_source_are_tables(tmp_path: Path) -> None:
+    page = page_of(make_tag_run(tmp_path / "run"))
+    assert "tokens 4,410,233 91,020" in page.text
+    assert "left out: markup 20 20 20" in page.text
+    assert "sympy 10,000,000 13,192" in page.text
 
 
 def test_a_classification_has_batch_scores_and_a_table_for_each_test_file(tmp_path: Path) -> None:

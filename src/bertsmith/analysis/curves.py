@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bertsmith.analysis.folder import Training, mapping, step_of
-from bertsmith.analysis.markup import Html, number, show, tag, words
+from bertsmith.analysis.markup import Html, number, show, tag, title, words
 
 MOST_POINTS = 800
 """Points drawn of one line; more cannot be seen and only make the page heavy."""
@@ -198,7 +198,7 @@ def training_charts(trainings: Sequence[Training], *, group: str) -> list[Html]:
     made = [chart("Loss", loss, group=group)]
     made += [chart(f"Loss: {words(name)}", lines, group=group) for name, lines in parts.items()]
     if several:
-        made += [chart(words(name), lines, group=group) for name, lines in scores.items()]
+        made += [chart(title(name), lines, group=group) for name, lines in scores.items()]
     else:
         made += [chart("Validation scores", _recoloured(scores), group=group)]
     titles = {
@@ -229,7 +229,7 @@ def _field(key: str) -> Callable[[Mapping[str, Any]], object]:
 
 def _widened(low: float, high: float, *, margin: float) -> tuple[float, float]:
     if low == high:
-        reach = abs(low) / 2 or 0.5
+        reach = abs(low) / 10 or 0.05
         return low - reach, high + reach
     return low - margin * (high - low), high + margin * (high - low)
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from bertsmith.analysis.folder import RunFolder, Stage, Training, mapping, sequence
-from bertsmith.analysis.markup import Html, duration, fact, number, percent, score, show, tag, words
-from bertsmith.analysis.scores import interval
+from bertsmith.analysis.folder import RunFolder, Stage, Training, mapping
+from bertsmith.analysis.markup import Html, duration, fact, number, percent, score, show, tag, title
+from bertsmith.analysis.scores import interval, main_metric, score_rows
 
 ORDER = ("corpus", "tokenizer", "examples", "pretrain", "labels", "finetune")
 """Stages as a run goes through them; further run directories (baselines) come last."""
@@ -39,7 +39,9 @@ def header(folder: RunFolder) -> Html:
 
 
 def _headline(folder: RunFolder) -> Html | None:
-    rows = [row for row in map(mapping, sequence(folder.scores.get("table"))) if number(row.get("score")) is not None]
+    known = [row for row in score_rows(folder) if number(row.get("score")) is not None]
+    metric = main_metric(folder, known)
+    rows = [row for row in known if str(row.get("metric", "")) == metric and row.get("split") == known[0].get("split")]
     if not rows:
         return None
     best = max(rows, key=lambda row: float(row["score"]))
@@ -51,9 +53,9 @@ def _headline(folder: RunFolder) -> Html | None:
         tag(
             "span",
             None,
-            f"{words(best.get('metric', folder.scores.get('metric', 'score')))} on {best.get('split', 'test')}",
+            f"{title(metric)} on {best.get('split', 'test')}",
             tag("br"),
-            tag("em", None, f"{best.get('name', '')}" + (f" · 95 % interval {bounds}" if bounds else "")),
+            tag("em", None, f"best: {best.get('name', '')}" + (f" · 95 % interval {bounds}" if bounds else "")),
         ),
     )
 
@@ -102,7 +104,7 @@ def _date(seconds: float | None) -> str | None:
 def _machine(environment: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
     device = plan.get("device") or environment.get("cpu")
     threads = number(plan.get("threads"))
-    return f"{device}" + (f", {threads:.0f} threads" if threads else "") if device else None
+    return f"{device}" + (f", {threads:.0f} thread{'s' * (threads != 1)}" if threads else "") if device else None
 
 
 def _vocabulary(stages: Iterable[Stage]) -> str | None:

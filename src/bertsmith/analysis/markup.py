@@ -156,6 +156,12 @@ def duration(seconds: object) -> str:
 _NAMES = {"f1": "F1", "mlm": "MLM", "nsp": "NSP", "matthews": "Matthews"}
 
 
+def title(key: object) -> str:
+    """`words`, with a capital first letter."""
+    said = words(key)
+    return said[:1].upper() + said[1:]
+
+
 def words(key: object) -> str:
     """A field's name as words: `dropped_by_reason` -> `dropped by reason`, `macro_f1` -> `macro F1`."""
     return " ".join(_NAMES.get(word, word) for word in str(key).split("_"))

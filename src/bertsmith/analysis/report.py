@@ -172,7 +172,14 @@ def _data(folder: RunFolder) -> list[Html]:
 def _counts(title: str, counts: Mapping[str, Any]) -> Html:
     """Plain counts as a list, counts of counts (by reason, label, source) as bars."""
     plain = [fact(words(key), show(value)) for key, value in counts.items() if not isinstance(value, Mapping | list)]
-    inner = [_count_bars(words(key), value) for key, value in counts.items() if isinstance(value, Mapping) and value]
+    nested = {key: value for key, value in counts.items() if isinstance(value, Mapping) and value}
+    splits = {key: value for key, value in nested.items() if key in ("train", "validation", "test")}
+    inner = [_split_table(splits)] if splits else []
+    for key, value in nested.items():
+        if all(isinstance(amount, Mapping) for amount in value.values()):
+            inner += [] if key in splits else [_table_of_tables(words(key), value)]
+        elif key not in splits:
+            inner.append(_count_bars(words(key), value))
     return tag(
         "div",
         {"class": "card"},
@@ -182,13 +189,30 @@ def _counts(title: str, counts: Mapping[str, Any]) -> Html:
     )
 
 
+def _split_table(splits: Mapping[str, Mapping[str, Any]]) -> Html:
+    """What was counted, by split; counts of counts as rows of their own below it."""
+    flat = {split: _flattened(counts) for split, counts in splits.items()}
+    names = dict.fromkeys(name for counts in flat.values() for name in counts)
+    rows = [[name, *[show(counts[name]) if name in counts else "" for counts in flat.values()]] for name in names]
+    return table(["", *splits], rows, classes="countbars")
+
+
+def _flattened(counts: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {words(key): value for key, value in counts.items() if number(value) is not None}
+    for key, value in counts.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{words(key)}: {name}": amount for name, amount in value.items() if number(amount) is not None}
+    return flat
+
+
+def _table_of_tables(title: str, counts: Mapping[str, Mapping[str, Any]]) -> Html:
+    columns = list(dict.fromkeys(column for inner in counts.values() for column in inner))
+    rows = [[str(name), *[show(number(inner.get(c)) and inner[c]) for c in columns]] for name, inner in counts.items()]
+    return table([title, *map(words, columns)], rows, classes="countbars")
+
+
 def _count_bars(title: str, counts: Mapping[str, Any]) -> Html:
-    flat = {
-        (f"{key}: {inner}" if inner else str(key)): amount
-        for key, value in counts.items()
-        for inner, amount in (value.items() if isinstance(value, Mapping) else [("", value)])
-    }
-    known = [(name, value) for name, value in flat.items() if number(value) is not None]
+    known = [(str(name), value) for name, value in counts.items() if number(value) is not None]
     known.sort(key=lambda item: -float(item[1]))
     most = max((float(value) for _, value in known), default=0) or 1
     rows = [[name, share_bar(float(value) / most), show(value)] for name, value in known]

@@ -42,7 +42,9 @@ def _fill_mask(item: Mapping[str, Any]) -> Html:
         tag("li", None, tag("span", None, word), share_bar(share), tag("small", None, percent(share)))
         for word, share in guesses
     ]
-    return tag("div", {"class": "fill"}, tag("p", None, _blanks(str(item["text"]))), tag("ol", None, rows))
+    return tag(
+        "div", {"class": "fill"}, tag("p", None, _blanks(str(item["text"]), numbered=False)), tag("ol", None, rows)
+    )
 
 
 def _sample(sentence: str, events: Sequence[Mapping[str, Any]]) -> Html:
@@ -54,8 +56,8 @@ def _sample(sentence: str, events: Sequence[Mapping[str, Any]]) -> Html:
     header = ["step", *[tag("span", None, tag("b", None, i), " ", truth) for i, truth in enumerate(truths, start=1)]]
     return tag(
         "div",
-        {"class": "sample"},
-        tag("p", {"class": "sentence"}, _blanks(sentence)),
+        {"class": "card sample"},
+        tag("p", {"class": "sentence"}, _blanks(sentence, numbered=True)),
         table(header, rows, classes="guesses"),
     )
 
@@ -79,10 +81,10 @@ def _pairs(value: object) -> list[Any]:
     return [pair for pair in sequence(value) if isinstance(pair, list | tuple) and len(pair) == 2]
 
 
-def _blanks(sentence: str) -> Html:
-    """Text with each [MASK] as a numbered blank."""
+def _blanks(sentence: str, *, numbered: bool) -> Html:
+    """Text with each [MASK] as a blank, numbered like the columns of a table below it."""
     pieces = sentence.split("[MASK]")
     parts: list[Html] = [text(pieces[0])]
     for i, piece in enumerate(pieces[1:], start=1):
-        parts += [tag("span", {"class": "blank"}, i if len(pieces) > 2 else " "), text(piece)]
+        parts += [tag("span", {"class": "blank"}, i if numbered else " "), text(piece)]
     return join(parts)

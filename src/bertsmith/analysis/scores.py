@@ -6,19 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertsmith.analysis.folder import RunFolder, Training, mapping, sequence, step_of
-from bertsmith.analysis.markup import Html, duration, mean, number, score, show, spread, table, tag, words
+from bertsmith.analysis.markup import (
+    Html,
+    details,
+    duration,
+    mean,
+    number,
+    score,
+    show,
+    spread,
+    table,
+    tag,
+    title,
+    words,
+)
 from bertsmith.analysis.predictions import hardest
 
 MOST_EVALUATIONS = 60
 
 
 def scores(folder: RunFolder) -> list[Html]:
-    rows = [row for row in map(mapping, sequence(folder.scores.get("table"))) if row]
-    splits = list(dict.fromkeys((str(row.get("split", "")), str(row.get("metric", ""))) for row in rows))
-    parts = [
-        _score_table([r for r in rows if (str(r.get("split", "")), str(r.get("metric", ""))) == key], *key)
-        for key in splits
-    ]
+    """The chosen metric of every model as bars, a table for each split; all the other metrics folded below."""
+    rows = score_rows(folder)
+    main = main_metric(folder, rows)
+    parts = []
+    for split in dict.fromkeys(str(row.get("split", "")) for row in rows):
+        here = [row for row in rows if str(row.get("split", "")) == split]
+        parts.append(_score_table([row for row in here if row.get("metric") == main], split, main))
+        if any(row.get("metric") != main for row in here):
+            parts.append(_other_scores(here, split))
     quoted = mapping(mapping(folder.recipe.get("finetune")).get("literature"))
     if quoted:
         items = [[tag("dt", None, str(name)), tag("dd", None, str(said))] for name, said in quoted.items()]
@@ -26,6 +42,29 @@ def scores(folder: RunFolder) -> list[Html]:
             tag("div", {"class": "part"}, tag("h3", None, "From elsewhere"), tag("dl", {"class": "quotes"}, items))
         )
     return parts
+
+
+def score_rows(folder: RunFolder) -> list[Mapping[str, Any]]:
+    return [row for row in map(mapping, sequence(folder.scores.get("table"))) if row]
+
+
+def main_metric(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The metric by which the best checkpoint was chosen, or else the first there is."""
+    known = [str(row.get("metric", "")) for row in rows]
+    chosen = str(folder.scores.get("metric", ""))
+    return chosen if chosen in known or not known else known[0]
+
+
+def _other_scores(rows: Sequence[Mapping[str, Any]], split: str) -> Html:
+    metrics = list(dict.fromkeys(str(row.get("metric", "")) for row in rows))
+    names = list(dict.fromkeys(str(row.get("name", "")) for row in rows))
+    found = {(str(row.get("name", "")), str(row.get("metric", ""))): row for row in rows}
+    body = [[name, *[_score_with_interval(found.get((name, metric), {})) for metric in metrics]] for name in names]
+    return details(f"All scores on {split}", table(["", *map(words, metrics)], body, classes="numbers"))
+
+
+def _score_with_interval(row: Mapping[str, Any]) -> Html:
+    return tag("td", {"class": "n"}, score(row.get("score")), tag("small", {"class": "under"}, interval(row)))
 
 
 def _score_table(rows: Sequence[Mapping[str, Any]], split: str, metric: str) -> Html:
@@ -58,7 +97,7 @@ def _score_table(rows: Sequence[Mapping[str, Any]], split: str, metric: str) -> 
         "time",
     ]
     return tag(
-        "div", {"class": "part"}, tag("h3", None, f"{words(metric)} on {split}"), table(header, body, classes="scores")
+        "div", {"class": "part"}, tag("h3", None, f"{title(metric)} on {split}"), table(header, body, classes="scores")
     )
 
 
@@ -101,7 +140,7 @@ def _evaluation_table(training: Training) -> Html | None:
     for event in evaluations:
         step = step_of(event)
         upto = bisect.bisect_right(numbers, step)
-        trained = mean(steps[since:upto], "loss")
+        trained = number(event.get("training_loss")) or mean(steps[since:upto], "loss")
         since = upto
         scores = mapping(event.get("scores"))
         rows.append(
