@@ -132,6 +132,10 @@ class BertConfig:
         for key, allowed in REFUSED_UNLESS.items():
             if key in raw and raw[key] not in allowed:
                 raise CheckpointError(f"{where}: {key} = {raw[key]!r} is not supported; only {allowed[0]!r} is")
+        if raw.get("embedding_size") not in (None, raw.get("hidden_size", cls.hidden_size)):
+            raise CheckpointError(
+                f"{where}: embedding_size = {raw['embedding_size']!r} is not supported; only that of hidden_size is"
+            )
         names = {f.name for f in dataclasses.fields(cls)} - {"extra", "id2label", "num_labels"}
         values = {key: raw[key] for key in names & raw.keys() if raw[key] is not None or key in _MAY_BE_NONE}
         extra = {key: value for key, value in raw.items() if key not in names | {"id2label", "label2id", "num_labels"}}

@@ -88,7 +88,7 @@ class SelfAttention(nn.Module):
         attention: Tensor | None = None
         # PyTorch's fused CPU attention knows no dropout and would take a slow path of its own for it.
         if want_attention or (dropout_prob > 0.0 and hidden.device.type == "cpu"):
-            scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))  # (batch, heads, seq, seq)
+            scores = torch.matmul(query, key.transpose(-1, -2)) * query.shape[-1] ** -0.5  # (batch, heads, seq, seq)
             attention = torch.softmax(scores if bias is None else scores + bias, dim=-1)
             attention = F.dropout(attention, dropout_prob)
             context = torch.matmul(attention, value)
@@ -219,11 +219,9 @@ class BertModel(Pretrained):
         init_weights(self, config.initializer_range)
 
     def resize_token_embeddings(self, vocab_size: int) -> None:
-        config = self.config.replace(vocab_size=vocab_size)
-        self.embeddings.word_embeddings = resized_embedding(
-            self.embeddings.word_embeddings, vocab_size, std=config.initializer_range
-        )
-        self.config = config
+        old = self.embeddings.word_embeddings
+        self.embeddings.word_embeddings = resized_embedding(old, vocab_size, std=self.config.initializer_range)
+        self.config = self.config.replace(vocab_size=vocab_size)
 
     def forward(
         self,
