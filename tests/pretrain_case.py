@@ -45,6 +45,7 @@ def make_examples(folder: Path) -> Made:
         "model": {
             "preset": "tiny",
             "overrides": {
+                "num_hidden_layers": 1,
                 "hidden_size": 16,
                 "num_attention_heads": 2,
                 "intermediate_size": 32,

@@ -1,8 +1,9 @@
 """Promise 5: a run stopped at any checkpoint and resumed equals one that never stopped, bit for bit, dropout on.
 
-Eager and compiled, float32 and bfloat16; a fresh model, optimizer and process state take up each checkpoint.
+A tiny model on the loop alone, then a small BERT through `pretrain`, eager and compiled; float32 and bfloat16.
 """
 
+import io
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from bertsmith.runtime import Runtime
-from bertsmith.training.compiling import compiled, has_compiler
-from bertsmith.training.loop import LossSums
+from bertsmith.training.compiling import has_compiler
+from bertsmith.training.pretrain import pretrain
 from bertsmith.training.track import read_metrics
+from pretrain_case import Made, make_examples
 from training_case import CPU, PLAN, TinyModel, run, with_every_checkpoint
 
 RUNTIMES = {"float32": CPU, "bfloat16": replace(CPU, dtype=torch.bfloat16)}
@@ -43,8 +46,8 @@ def _log(directory: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in event.items() if name not in _CLOCK} for event in kept]
 
 
-def _straight(directory: Path, runtime: Runtime, wrap: Any) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    result, model, _ = run(directory, plan=PLAN_9, runtime=runtime, wrap=wrap)
+def _straight(directory: Path, runtime: Runtime) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    result, model, _ = run(directory, plan=PLAN_9, runtime=runtime)
     assert result.steps == 9
     assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == [
         f"step-{step:08d}" for step in range(1, 10)
@@ -52,43 +55,87 @@ def _straight(directory: Path, runtime: Runtime, wrap: Any) -> tuple[dict[str, b
     return _bits(model), _log(directory)
 
 
-def _resumed(straight: Path, directory: Path, step: int, runtime: Runtime, wrap: Any) -> tuple[Any, Any]:
+def _resumed(straight: Path, directory: Path, step: int, runtime: Runtime) -> tuple[Any, Any]:
     shutil.copytree(straight, directory)
     for later in range(step + 1, 10):
         shutil.rmtree(directory / "checkpoints" / f"step-{later:08d}")
-    result, model, _ = run(directory, plan=PLAN_9, model=_another_model(), runtime=runtime, wrap=wrap)
+    result, model, _ = run(directory, plan=PLAN_9, model=_another_model(), runtime=runtime)
     assert result.resumed_from == step
     return _bits(model), _log(directory)
 
 
 @pytest.mark.parametrize("dtype", RUNTIMES)
-def test_eager_from_every_checkpoint(tmp_path: Path, dtype: str) -> None:
-    expected = _straight(tmp_path / "straight", RUNTIMES[dtype], _eager)
+def test_the_loop_from_every_checkpoint(tmp_path: Path, dtype: str) -> None:
+    expected = _straight(tmp_path / "straight", RUNTIMES[dtype])
     for step in range(1, 10):
-        got = _resumed(tmp_path / "straight", tmp_path / f"from-{step}", step, RUNTIMES[dtype], _eager)
+        got = _resumed(tmp_path / "straight", tmp_path / f"from-{step}", step, RUNTIMES[dtype])
         assert got[0] == expected[0], f"weights differ after resuming from step {step}"
         assert got[1] == expected[1], f"logs differ after resuming from step {step}"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make_examples(tmp_path_factory.mktemp("made"))
+
+
+def _pretrain(made: Made, directory: Path, dtype: str, compile_mode: str) -> tuple[bytes, list[dict[str, Any]]]:
+    """A BERT with dropout, pre-trained for 6 steps with a checkpoint after each; its weights and log."""
+    recipe = made.recipe(
+        max_steps=6,
+        evaluate_every_steps=4,
+        log_every_steps=2,
+        compile=compile_mode,
+        checkpoint_every_seconds=1e-9,
+        keep_checkpoints=9,
+    )
+    output = io.StringIO()
+    pretrain(
+        recipe,
+        directory,
+        examples=made.examples,
+        tokenizer=made.tokenizer,
+        runtime=RUNTIMES[dtype],
+        console=Console(file=output, width=120),
+    )
+    assert "going on eager" not in output.getvalue()
+    return (directory / "model" / "model.safetensors").read_bytes(), _log(directory)
+
+
+def _as_if_killed_after(step: int, directory: Path, copy: Path) -> None:
+    shutil.copytree(directory, copy)
+    shutil.rmtree(copy / "model")
+    for later in range(step + 1, 7):
+        shutil.rmtree(copy / "checkpoints" / f"step-{later:08d}")
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps({**state, "finished": False}))
+
+
+@pytest.mark.parametrize("dtype", RUNTIMES)
+def test_a_bert_eager_from_every_checkpoint(tmp_path: Path, made: Made, dtype: str) -> None:
+    expected = _pretrain(made, tmp_path / "straight", dtype, "off")
+    for step in range(1, 7):
+        _as_if_killed_after(step, tmp_path / "straight", tmp_path / f"from-{step}")
+        torch.rand(step)
+        assert _pretrain(made, tmp_path / f"from-{step}", dtype, "off") == expected, f"resumed from step {step}"
+
+
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("dtype", RUNTIMES)
-def test_compiled_from_a_checkpoint_in_another_process(tmp_path: Path, dtype: str) -> None:
-    expected = _straight(tmp_path / "straight", RUNTIMES[dtype], _compiled)
+def test_a_bert_compiled_from_a_checkpoint_in_another_process(tmp_path: Path, made: Made, dtype: str) -> None:
+    expected = _pretrain(made, tmp_path / "straight", dtype, "on")
+    _as_if_killed_after(3, tmp_path / "straight", tmp_path / "resumed")
     resume = (
         "import sys; from pathlib import Path; import test_resume as t;"
-        "straight, to, dtype = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3];"
-        "bits, _ = t._resumed(straight, to, 4, t.RUNTIMES[dtype], t._compiled);"
-        "to.joinpath('bits.json').write_text(t.json.dumps({name: value.hex() for name, value in bits.items()}))"
+        "made = t.Made(t.json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]));"
+        "t._pretrain(made, Path(sys.argv[4]), sys.argv[5], 'on')"
     )
+    arguments = [json.dumps(made.raw), str(made.examples), str(made.tokenizer), str(tmp_path / "resumed"), dtype]
     here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run(
-        [sys.executable, "-c", resume, str(tmp_path / "straight"), str(tmp_path / "resumed"), dtype],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
-        check=True,
-        timeout=300,
+        [sys.executable, "-c", resume, *arguments], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=300
     )
-    bits = json.loads((tmp_path / "resumed" / "bits.json").read_text())
-    assert {name: bytes.fromhex(value) for name, value in bits.items()} == expected[0]
+    assert (tmp_path / "resumed" / "model" / "model.safetensors").read_bytes() == expected[0]
     assert _log(tmp_path / "resumed") == expected[1]
 
 
@@ -122,20 +169,3 @@ def test_a_budget_s_step_count_is_read_back(tmp_path: Path) -> None:
         again, other, _ = run(directory, plan=budget, model=_another_model())
         assert (again.resumed_from, again.steps) == (step, result.steps)
         assert _bits(other) == _bits(model)
-
-
-def _eager(function: LossSums) -> LossSums:
-    return function
-
-
-def _compiled(function: LossSums) -> LossSums:
-    said: list[str] = []
-    wrapped, note = compiled(function, "on", long_enough=True, say=said.append)
-    assert note == "torch.compile"
-
-    def checked(batch: Any) -> Any:
-        result = wrapped(batch)
-        assert not said, said
-        return result
-
-    return checked
