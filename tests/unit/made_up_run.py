@@ -18,7 +18,7 @@ EXAMPLE_COUNTS = {
 }
 LABEL_COUNTS = {
     split: {"sentences": count, "code_words": 2 * count, "left_out": {"markup": 20, "repeated": 334}}
-    for split, count in (("train", 1000), ("validation", 500), ("test", 1000))
+    for split, count in (("test", 1000), ("train", 1000), ("validation", 500))
 }
 
 TAG_RECIPE = """name = "quickstart"

@@ -102,6 +102,7 @@ def test_the_headline_is_the_best_by_the_chosen_metric_not_the_largest_number(tm
 def test_counts_by_split_and_by_source_are_tables(tmp_path: Path) -> None:
     page = page_of(make_tag_run(tmp_path / "run"))
     assert "tokens 4,410,233 91,020" in page.text
+    assert "train validation test code words 2,000 1,000 2,000" in page.text
     assert "left out: markup 20 20 20" in page.text
     assert "sympy 10,000,000 13,192" in page.text
 

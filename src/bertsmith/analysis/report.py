@@ -32,6 +32,8 @@ from bertsmith.analysis.samples import masked_words
 from bertsmith.analysis.scores import evaluations, scores
 from bertsmith.artifact import write_text
 
+SPLITS = ("train", "validation", "test")
+
 
 def write_report(run_root: Path, out: Path | None = None) -> Path:
     """Write the report of `run_root` (runs/NAME, or one run directory) to `out`, by default its report.html.
@@ -173,7 +175,7 @@ def _counts(title: str, counts: Mapping[str, Any]) -> Html:
     """Plain counts as a list, counts of counts (by reason, label, source) as bars."""
     plain = [fact(words(key), show(value)) for key, value in counts.items() if not isinstance(value, Mapping | list)]
     nested = {key: value for key, value in counts.items() if isinstance(value, Mapping) and value}
-    splits = {key: value for key, value in nested.items() if key in ("train", "validation", "test")}
+    splits: dict[str, Mapping[str, Any]] = {key: nested[key] for key in SPLITS if key in nested}
     inner = [_split_table(splits)] if splits else []
     for key, value in nested.items():
         if all(isinstance(amount, Mapping) for amount in value.values()):

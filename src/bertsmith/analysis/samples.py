@@ -30,7 +30,7 @@ def masked_words(folder: RunFolder) -> list[Html]:
                     {"class": "part"},
                     tag("h3", None, "Guesses during training"),
                     tag("p", {"class": "said"}, said),
-                    tables,
+                    tag("div", {"class": "samples"}, tables),
                 )
             )
     return shown
