@@ -5,12 +5,15 @@ saving); anything else is a defect of ours and shows its traceback.
 """
 
 import json
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -232,23 +235,24 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Entry point of the `bertsmith` command."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _stop)
     try:
-        app(standalone_mode=False)
+        app()
     except Stopped as stopped:
         _complain(str(stopped), stopped.exit_code)
     except BertsmithError as error:
         _complain(f"error: {error}", error.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        _complain("stopped before anything was begun that needs saving", 130)
-    except KeyboardInterrupt:
-        _complain("stopped; finished stages are kept: run the same command again to go on", 130)
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it leaves
         sys.exit(1)
 
 
-def _complain(message: str, exit_code: int) -> None:
+def _stop(signal_number: int, _frame: FrameType | None) -> NoReturn:
+    """Outside training loops, which save first: unwind, so that half-written stages are removed."""
+    raise Stopped(signal_number, _same_command())
+
+
+def _complain(message: str, exit_code: int) -> NoReturn:
     sys.stderr.write(f"bertsmith: {message}\n")
     sys.exit(exit_code)
