@@ -30,16 +30,16 @@ def corpus_config(path: Path, **changes: object) -> CorpusConfig:
     return CorpusConfig.model_validate({"sources": sources, "validation_share": 0.2, "min_characters": 5, **changes})
 
 
-def build_all(folder: Path, *, text: str | None = None, max_length: int = 64, seed: int = 7) -> Path:
+def build_all(folder: Path, *, text: str | None = None, max_length: int = 64, validation_share: float = 0.2) -> Path:
     """Corpus, tokenizer and examples under `folder`; returns the examples' directory."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "text.txt"
     source.write_text(text or made_up_text(), encoding="utf-8")
-    build_corpus(corpus_config(source), folder / "corpus", environment={})
+    build_corpus(corpus_config(source, validation_share=validation_share), folder / "corpus", environment={})
     config = TokenizerConfig(vocab_size=300, alphabet_coverage=1.0, unused_slots=3)
     train_tokenizer(config, folder / "corpus", folder / "tokenizer", environment={})
     sizes = ExamplesConfig(max_length=max_length)
-    build_examples(sizes, folder / "corpus", folder / "tokenizer", folder / "examples", seed=seed, environment={})
+    build_examples(sizes, folder / "corpus", folder / "tokenizer", folder / "examples", seed=7, environment={})
     return folder / "examples"
 
 

@@ -30,7 +30,7 @@ def test_layouts(tmp_path: Path) -> None:
     assert [document.text for document in read(path, layout="paragraphs", unwrap=True)] == ["one . two .", "three four"]
     assert [document.text for document in read(path, layout="file")] == ["one .\ntwo .\n\n \nthree\nfour"]
     assert [document.text for document in read(path, layout="file", unwrap=True)] == ["one . two .\n\nthree four"]
-    assert [document.id for document in sentences] == [f"{path}#1", f"{path}#5"]
+    assert [document.id for document in sentences] == ["a.txt#1", "a.txt#5"]
 
 
 def test_byte_order_mark_line_ends_and_gzip(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_jsonl_with_a_dotted_field(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n")
     found = read(path, kind="jsonl", text_field="a.text")
     assert [(document.id, document.text) for document in found] == [
-        (f"{path}#1", "one\u2028two"),
-        (f"{path}#2", "three\nfour"),
+        ("a.jsonl#1", "one\u2028two"),
+        ("a.jsonl#2", "three\nfour"),
     ]
     assert read(path, kind="jsonl", text_field="a.text", unwrap=True)[1].text == "three four"
 
@@ -88,6 +88,8 @@ def test_find_files(tmp_path: Path) -> None:
     names = [path.relative_to(tmp_path).as_posix() for path in find_files(["*.txt"], [tmp_path])]
     assert names == ["a.txt", "b.txt"]
     assert len(find_files([str(tmp_path), str(tmp_path / "a.txt")])) == 3
+    everything = Source(kind="text", paths=(str(tmp_path),))
+    assert list(source_inputs(everything)) == ["a.txt", "b.txt", "deep/c.txt"]
     assert find_files([str(tmp_path / "**/c.txt")]) == [tmp_path / "deep/c.txt"]
     with pytest.raises(DataError, match=r"'missing\.txt' matches no file; looked in .*" + tmp_path.name):
         find_files(["missing.txt"], [tmp_path])

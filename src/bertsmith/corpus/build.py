@@ -39,7 +39,11 @@ _SCHEMA = pa.schema(
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
     """Digest of each file, or version of each package, that `build_corpus` reads."""
-    return {name: digest for source in config.sources for name, digest in source_inputs(source).items()}
+    return {
+        f"source {number}: {name}": digest
+        for number, source in enumerate(config.sources)
+        for name, digest in source_inputs(source).items()
+    }
 
 
 def build_corpus(config: CorpusConfig, out: Path, *, environment: Mapping[str, Any], workers: int = 0) -> Artifact:

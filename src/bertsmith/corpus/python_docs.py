@@ -44,8 +44,8 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
     A paragraph that stood in an earlier module (inherited documentation, mostly) is dropped and counted.
     """
     seen = Seen()
-    for package in (_STANDARD_LIBRARY, *packages):
-        root, files = find_modules(package)
+    modules = {package: find_modules(package) for package in (_STANDARD_LIBRARY, *packages)}
+    for package, (root, files) in modules.items():
         names = [_module_name(package, path.relative_to(root)) for path in files]
         for name, paragraphs in zip(names, _all_paragraphs(files, workers), strict=True):
             if paragraphs is None:

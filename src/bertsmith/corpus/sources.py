@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,9 +51,14 @@ def find_files(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> 
 
 
 def _find(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> list[tuple[Path, str]]:
-    """Files and their names below the folder in which they were found, without repeats."""
+    """Files, without repeats, and names for them that do not tell where on this machine they are.
+
+    A name is the path below the root in which the file was found; files named by absolute paths are named from the
+    folder that they have in common.
+    """
     roots = (Path(), *(data_roots() if roots is None else roots))
     found: dict[Path, str] = {}
+    absolute: list[Path] = []
     for pattern in patterns:
         for root in roots:
             matches = _matches(root, pattern)
@@ -62,8 +68,13 @@ def _find(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> list[
             places = ", ".join(str(root.absolute()) for root in roots)
             raise DataError(f"{pattern!r} matches no file; looked in {places}")
         for path in matches:
-            name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-            found.setdefault(path.resolve(), name)
+            if Path(pattern).is_absolute():
+                absolute.append(path)
+            else:
+                found.setdefault(path, path.relative_to(root).as_posix())
+    common = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
+    for path in absolute:
+        found.setdefault(path, path.relative_to(common).as_posix())
     return list(found.items())
 
 
