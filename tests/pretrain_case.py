@@ -24,13 +24,13 @@ class Made:
 
 
 def make_examples(folder: Path) -> Made:
-    """Two hundred short documents of a little grammar, so that a tiny model can learn something from them."""
+    """A hundred documents of a little grammar, so that a tiny model can learn something from them."""
     draw = random.Random(1)
     nouns, verbs = ["cat", "dog", "bird", "horse", "fish"], ["sees", "hears", "likes", "follows"]
     documents = []
-    for _ in range(200):
+    for _ in range(100):
         noun = draw.choice(nouns)
-        sentences = [f"The {noun} {draw.choice(verbs)} the {draw.choice(nouns)} today." for _ in range(6)]
+        sentences = [f"The {noun} {draw.choice(verbs)} the {draw.choice(nouns)} today." for _ in range(15)]
         documents.append("\n".join(sentences))
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
     raw: dict[str, Any] = {
@@ -55,7 +55,7 @@ def make_examples(folder: Path) -> Made:
         "pretrain": {
             "max_steps": 12,
             "batch_size": 8,
-            "micro_batch_size": 3,
+            "micro_batch_size": 4,
             "evaluate_every_steps": 5,
             "evaluation_examples": 48,
             "log_every_steps": 4,

@@ -1,0 +1,121 @@
+"""metrics.jsonl and what a person sees."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bertsmith.errors import DataError
+from bertsmith.training.track import Track, clock_text, read_metrics
+
+
+def _track(path: Path, *, terminal: bool = False) -> tuple[Track, io.StringIO]:
+    output = io.StringIO()
+    return Track(path, about={"run": "r"}, console=Console(file=output, force_terminal=terminal, width=100)), output
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_events_are_lines_of_strict_json_on_disk_at_once(tmp_path: Path) -> None:
+    track, _ = _track(tmp_path / "run" / "metrics.jsonl")
+    with track:
+        track.event("step", 1, {"loss": math.nan, "losses": {"mlm": math.inf}, "list": [1.5, -math.inf], "text": "中"})
+        line = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+    fields = {"event": "step", "step": 1, "loss": None, "losses": {"mlm": None}, "list": [1.5, None], "text": "中"}
+    assert json.loads(line, parse_constant=pytest.fail) == fields
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m", '{"event": "start", "step": 0}\n{"event": "step", "st')
+    assert list(read_metrics(path)) == [{"event": "start", "step": 0}]
+
+
+def test_a_line_broken_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m", '{"event": "start", "step": 0}\n{"event"\n{"event": "stop", "step": 0}\n')
+    with pytest.raises(DataError, match=r"m:2: not a line of JSON"):
+        list(read_metrics(path))
+
+
+def _steps(path: Path) -> list[Any]:
+    return [(event["event"], event["step"]) for event in read_metrics(path)]
+
+
+def test_rewinding_leaves_the_log_of_one_straight_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    track, _ = _track(path)
+    with track:
+        track.event("step", 1, {})
+        track.event("step", 2, {})
+        num_bytes = track.synced_bytes()
+        track.event("checkpoint", 2, {"seconds": 0.1})
+        track.event("step", 3, {})
+        track.event("checkpoint", 3, {"seconds": 0.1})
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"event": "step", "st')
+    with track:
+        track.rewind(num_bytes, 2)
+        track.event("step", 3, {})
+    assert _steps(path) == [("step", 1), ("step", 2), ("checkpoint", 2), ("step", 3)]
+
+
+def test_rewinding_a_log_that_lost_its_end_keeps_whole_lines(tmp_path: Path) -> None:
+    path = _write(tmp_path / "metrics.jsonl", '{"event": "step", "step": 1}\n{"event": "st')
+    track, _ = _track(path)
+    with track:
+        track.rewind(10_000, 2)
+        track.event("step", 3, {})
+    assert _steps(path) == [("step", 1), ("step", 3)]
+
+
+def test_a_terminal_gets_a_bar_and_tables_above_it(tmp_path: Path) -> None:
+    track, output = _track(tmp_path / "m", terminal=True)
+    with track:
+        track.show(5, 10, loss=1.25, tokens_per_second=1234.5)
+        track.say("a line")
+        track.show(10, 10, loss=1.0, tokens_per_second=1234.5)
+    printed = output.getvalue()
+    for text in ("10/10", "loss 1.0000", "1,234 tokens/s"):
+        assert text in printed
+    assert "a line" in printed
+
+
+def test_elsewhere_lines_are_plain_and_few(tmp_path: Path) -> None:
+    track, output = _track(tmp_path / "m")
+    with track:
+        for step in range(1, 100):
+            track.show(step, None, loss=1.0, tokens_per_second=10.0)
+    assert output.getvalue() == "step 1/?  loss 1.0000  10 tokens/s\n"
+
+
+def test_markup_in_texts_is_not_markup(tmp_path: Path) -> None:
+    track, output = _track(tmp_path / "m")
+    with track:
+        track.say("[MASK] and [bold]")
+    assert output.getvalue() == "[MASK] and [bold]\n"
+
+
+def test_evaluations_make_a_table(tmp_path: Path) -> None:
+    track, output = _track(tmp_path / "m")
+    result = {"training_loss": None, "loss": 1.5, "scores": {"mlm_accuracy": 0.25}, "best": True}
+    with track:
+        track.evaluation(0, {"epoch": 0.0, "elapsed_seconds": 1.0}, result)
+        track.evaluation(
+            1000, {"epoch": 1.5, "elapsed_seconds": 3725.0}, result | {"training_loss": 2.0, "best": False}
+        )
+    assert output.getvalue().splitlines() == [
+        "   step    epoch  training loss  validation loss  mlm_accuracy     time",
+        "      0     0.00                          1.5000        0.2500  0:00:01  best",
+        "  1,000     1.50         2.0000           1.5000        0.2500  1:02:05",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (360_000, "100:00:00")])
+def test_clock_text(seconds: float, text: str) -> None:
+    assert clock_text(seconds) == text
