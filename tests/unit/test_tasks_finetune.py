@@ -244,3 +244,25 @@ def test_runs_start_from_run_folders(tmp_path: Path, base: Path):
     run(tmp_path / "first", base)
     for name in ("first", "first/best", "first/last"):
         assert run(tmp_path / f"from-{name.replace('/', '-')}", tmp_path / name).scores
+
+
+def test_labels_may_be_numbers_into_a_file_of_names(tmp_path: Path, base: Path):
+    """As THUCNews has it; a name that no row has is still a label, so that the numbers stay those of the file."""
+    (tmp_path / "class.txt").write_text("good\nneither\nbad\n", encoding="utf-8")
+    number = {"good": "0", "bad": "2"}
+    for name, rows in (("train", TRAIN), ("test", TEST)):
+        lines = "".join(f"{text}\t{number[label]}\n" for text, label in rows)
+        (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
+    settings = {
+        "train": str(tmp_path / "train.txt"),
+        "test": {"test": str(tmp_path / "test.txt")},
+        "label_names": str(tmp_path / "class.txt"),
+        "header": False,
+        "text_column": 0,
+        "label_column": 1,
+        "epochs": 1,
+    }
+    result = run(tmp_path / "run", base, settings=settings, train=None, validation=None, test=None)
+    assert read_config(result.run_dir / "model").labels == ("good", "neither", "bad")
+    records = [json.loads(line) for line in (tmp_path / "run" / "predictions-test.jsonl").read_text().splitlines()]
+    assert [record["label"] for record in records] == [label for _, label in TEST]

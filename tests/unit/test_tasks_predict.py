@@ -17,6 +17,7 @@ from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.fill import fill_mask
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor, predict, split_words
+from bertsmith.tasks.tables import TaggedRow
 from finetune_case import (
     CPU,
     POSITIONS,
@@ -77,7 +78,7 @@ def test_words_past_the_longest_length_are_outside(tagger: Path):
     (answer,) = predictor.predict([["paris"] * 15])
     assert answer.tags == ("B-PLACE",) * 10 + ("O",) * 5, "12 positions, two of them [CLS] and [SEP]"
     assert answer.confidence[10:] == (0.0,) * 5
-    assert predictor.encode([predictor._row(["paris"] * 15, 1)]).lost_items == 5
+    assert predictor.encode([TaggedRow(("paris",) * 15, None, 1)]).lost_items == 5
 
 
 def test_a_long_text_is_cut(classifier: Path):
