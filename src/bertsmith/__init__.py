@@ -1,3 +1,57 @@
-"""Raw text in, a BERT of your own out: trained, understood, made small, and served."""
+"""Raw text in, a BERT of your own out: trained, understood, made small, and served.
+
+    import bertsmith
+
+    result = bertsmith.run("recipes/quickstart.toml")         # corpus to scores; also pretrain(), finetune()
+    tagger = bertsmith.load(result.finetuned.run_dir)         # a run, a model directory or a hub name
+    tagger.predict(["Call reshape before you pass the array to fit."])
+
+Importing the package is cheap; PyTorch is imported with the first name that needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bertsmith.analysis.report import write_report
+    from bertsmith.config import Recipe, load_recipe
+    from bertsmith.pipeline import finetune, load, pretrain, run
+    from bertsmith.tasks.evaluate import evaluate
+    from bertsmith.tasks.fill import fill_mask
+    from bertsmith.tasks.predict import Predictor, predict
+
+__all__ = [
+    "Predictor",
+    "Recipe",
+    "evaluate",
+    "fill_mask",
+    "finetune",
+    "load",
+    "load_recipe",
+    "predict",
+    "pretrain",
+    "run",
+    "write_report",
+]
+
+_ROOMS = {
+    "Predictor": "tasks.predict",
+    "Recipe": "config",
+    "evaluate": "tasks.evaluate",
+    "fill_mask": "tasks.fill",
+    "finetune": "pipeline",
+    "load": "pipeline",
+    "load_recipe": "config",
+    "predict": "tasks.predict",
+    "pretrain": "pipeline",
+    "run": "pipeline",
+    "write_report": "analysis.report",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'bertsmith' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bertsmith.{_ROOMS[name]}"), name)

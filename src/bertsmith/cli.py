@@ -25,7 +25,7 @@ from bertsmith.corpus.fetch import fetch as fetch_downloads
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.tasks.base import Columns
 from bertsmith.tasks.evaluate import evaluate as evaluate_rows
-from bertsmith.tasks.fill import fill_mask
+from bertsmith.tasks.fill import MaskFiller
 from bertsmith.tasks.predict import predict as predict_rows
 from bertsmith.tasks.predict import write_predictions
 
@@ -155,7 +155,7 @@ def predict(
 
 
 @app.command("fill-mask")
-def fill_mask_words(
+def fill_mask(
     model: ModelName,
     texts: Annotated[list[str], typer.Argument(help="Texts with [MASK] in them.")],
     top: Annotated[int, typer.Option(min=1, help="Words to name for each [MASK].")] = 5,
@@ -165,13 +165,13 @@ def fill_mask_words(
 
     Example: bertsmith fill-mask runs/quickstart/pretrain "returns the [MASK] of the array."
     """
-    answers = [{"text": text, "predictions": fill_mask(model, text, top=top)} for text in texts]
+    filler = MaskFiller.load(model)
+    answers = [(text, filler.predict(text, top=top)) for text in texts]
     if as_json:
-        _print_json(answers)
+        _print_json([{"text": text, "predictions": found} for text, found in answers])
         return
-    for answer in answers:
-        typer.echo(answer["text"])
-        typer.echo("    " + "  ".join(f"{word} {share:.0%}" for word, share in answer["predictions"]))
+    for text, found in answers:
+        typer.echo(f"{text}\n    {pipeline.in_words(found)}")
 
 
 @app.command()

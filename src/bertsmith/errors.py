@@ -55,7 +55,7 @@ class RecipeError(UsageError):
     """A recipe has an unknown key, or a value out of bounds."""
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818  (not an error: the work is saved)
     """Work was stopped by a signal after its state was saved; `resume_command` goes on from there."""
 
     def __init__(self, signal_number: int, resume_command: str):

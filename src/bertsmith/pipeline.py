@@ -12,7 +12,7 @@ runs/NAME/
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from bertsmith.config import FinetuneConfig, Recipe, load_recipe, parse_recipe, 
 from bertsmith.corpus import build as corpora
 from bertsmith.errors import Stopped, UsageError
 from bertsmith.examples import shards
+from bertsmith.model.weights import resolve_model_dir
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks import code_words
 from bertsmith.tasks.evaluate import ScoreRow
-from bertsmith.tasks.fill import fill_mask
+from bertsmith.tasks.fill import MaskFiller, is_language_model
 from bertsmith.tasks.finetune import FinetuneResult
 from bertsmith.tasks.finetune import finetune as finetune_run
-from bertsmith.tasks.predict import TASKS
+from bertsmith.tasks.predict import TASKS, Predictor
 from bertsmith.tokenizer import train as tokenizers
 from bertsmith.training.pretrain import PretrainResult
 from bertsmith.training.pretrain import pretrain as pretrain_run
@@ -117,6 +118,21 @@ def finetune(
     if chosen.finetune is None:
         raise UsageError(f"recipe {chosen.name!r} has no [finetune] section")
     return run(chosen, runs=runs, console=console, command=command)
+
+
+def load(name: str | Path, *, runtime: Runtime | None = None) -> Predictor | MaskFiller:
+    """A run, model directory or hub name, ready to `predict`: labels or tags; words for a [MASK] if only pre-trained.
+
+    >>> bertsmith.load("runs/cola/finetune").predict(["They drank the pub."])   # doctest: +SKIP
+    """
+    if is_language_model(resolve_model_dir(name)):
+        return MaskFiller.load(name, runtime=runtime)
+    return Predictor.load(name, runtime=runtime)
+
+
+def in_words(predictions: Sequence[tuple[str, float]]) -> str:
+    """Guesses at a hidden word as a person reads them."""
+    return "  ".join(f"{word} {share:.0%}" for word, share in predictions)
 
 
 def as_recipe(recipe: AnyRecipe) -> Recipe:
@@ -250,16 +266,12 @@ class _Chain:
         )
 
     def _fill_mask(self) -> None:
-        model = self.folder / "pretrain" / "model"
-        answers = [
-            {"text": text, "predictions": fill_mask(model, text, top=5, runtime=self.runtime)}
-            for text in self.recipe.fill_mask
-        ]
-        write_json(self.folder / "fill_mask.json", answers)
+        filler = MaskFiller.load(self.folder / "pretrain", runtime=self.runtime)
+        answers = [(text, filler.predict(text)) for text in self.recipe.fill_mask]
+        write_json(self.folder / "fill_mask.json", [{"text": text, "predictions": found} for text, found in answers])
         self._title("fill-mask")
-        for answer in answers:
-            words = "  ".join(f"{word} {share:.0%}" for word, share in answer["predictions"])
-            self.console.print(f"{answer['text']}\n    {words}", highlight=False, markup=False)
+        for text, found in answers:
+            self.console.print(f"{text}\n    {in_words(found)}", highlight=False, markup=False)
 
     def _artifact(
         self,

@@ -44,17 +44,19 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
     A paragraph that stood in an earlier module (inherited documentation, mostly) is dropped and counted.
     """
     seen = Seen()
-    modules = {package: find_modules(package) for package in (_STANDARD_LIBRARY, *packages)}
-    for package, (root, files) in modules.items():
-        names = [_module_name(package, path.relative_to(root)) for path in files]
-        for name, paragraphs in zip(names, _all_paragraphs(files, workers), strict=True):
-            if paragraphs is None:
-                dropped["module does not parse"] += 1
-                continue
-            fresh = [paragraph for paragraph in paragraphs if not seen.add(paragraph)]
-            dropped["repeated paragraph of python-docs"] += len(paragraphs) - len(fresh)
-            if fresh:
-                yield RawDocument(name, "\n\n".join(fresh), package)
+    modules: list[tuple[str, str, Path]] = []
+    for package in (_STANDARD_LIBRARY, *packages):
+        root, files = find_modules(package)
+        modules += [(package, _module_name(package, path.relative_to(root)), path) for path in files]
+    found = _all_paragraphs([path for _, _, path in modules], workers)
+    for (package, name, _), paragraphs in zip(modules, found, strict=True):
+        if paragraphs is None:
+            dropped["module does not parse"] += 1
+            continue
+        fresh = [paragraph for paragraph in paragraphs if not seen.add(paragraph)]
+        dropped["repeated paragraph of python-docs"] += len(paragraphs) - len(fresh)
+        if fresh:
+            yield RawDocument(name, "\n\n".join(fresh), package)
 
 
 def find_modules(package: str) -> tuple[Path, list[Path]]:

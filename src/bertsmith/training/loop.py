@@ -153,12 +153,14 @@ class _Loop:
     def _go(self) -> None:
         """Between updates: evaluate, save, stop, in this order; all of it can be taken up again from a checkpoint."""
         self.model.train()
+        is_decided = False
         while True:
             self.interrupts.check()
             if self._evaluation_is_due():
                 self._evaluate()
             finished = self.state.step == self.state.total_steps
-            if finished or time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds:
+            is_time = time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds
+            if finished or is_decided or is_time:
                 self._save()
             if finished:
                 self.interrupts.check()
@@ -167,8 +169,6 @@ class _Loop:
             is_decided = self.state.total_steps is None and self._decide_total_steps()
             if self.state.step % self.plan.log_every == 0 or self.state.step == self.state.total_steps:
                 self._log()
-            if is_decided:
-                self._save()
 
     def _resume(self) -> int | None:
         checkpoint, skipped = self.checkpoints.latest()
