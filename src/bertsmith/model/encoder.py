@@ -86,7 +86,8 @@ class SelfAttention(nn.Module):
         bias = None if bias is None else bias.to(query.dtype)  # under autocast the scores are in bfloat16
         dropout_prob = self.dropout_prob if self.training else 0.0
         attention: Tensor | None = None
-        # PyTorch's fused CPU attention knows no dropout and would take a slow path of its own for it.
+        # PyTorch's fused CPU attention knows no dropout and takes a slow path for it; without dropout it is the faster
+        # one, backward too. One product for query, key and value together gained nothing there.
         if want_attention or (dropout_prob > 0.0 and hidden.device.type == "cpu"):
             scores = torch.matmul(query, key.transpose(-1, -2)) * query.shape[-1] ** -0.5  # (batch, heads, seq, seq)
             attention = torch.softmax(scores if bias is None else scores + bias, dim=-1)
