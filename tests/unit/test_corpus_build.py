@@ -120,7 +120,7 @@ def test_mixed_english_formats(shared_data: Path, tmp_path: Path, monkeypatch: p
     counts = build_corpus(config, tmp_path / "corpus", environment={}).counts
     sources = {name.rpartition("/")[2]: count["documents"] for name, count in counts["sources"].items()}
     assert sources["movie_reviews.txt"] > 1900
-    assert sources["wikitext2_test.txt"] > 1500
+    assert sources["wikitext2_test.txt"] > 600
     assert sources["gutenberg.jsonl"] == 17
     assert counts["characters"] > 15_000_000
     emma = next(document for document in read_documents(tmp_path / "corpus") if document.source.endswith(".jsonl"))

@@ -44,6 +44,7 @@ _READ_DIRECTIVES = {"note", "warning", "tip", "important", "caution", "hint", "a
 _VERSION_DIRECTIVES = {"versionadded", "versionchanged", "deprecated", "versionremoved"}
 
 # Marks inside a line
+_MARK = re.compile(r"[`*$\[\\]")
 _ROLE = re.compile(r":([\w:+-]+):`([^`]+)`")
 _PLAIN_ROLES = {"ref", "doc", "term", "pep", "rfc", "sup", "sub", "abbr", "issue", "pr", "gh", "user", "std:ref", "dfn"}
 _LINK = re.compile(r"`([^`<>]+?)\s*<[^`<>]*>`__?")
@@ -288,6 +289,8 @@ def _english(paragraph: str) -> str:
 
 
 def _without_marks(text: str) -> str:
+    if not _MARK.search(text):
+        return text
     text = _ROLE.sub(_plain_role, text)
     text = _DOLLARS.sub(lambda match: _formula(match.group(1)), text)
     text = _LINK.sub(r"\1", text)
