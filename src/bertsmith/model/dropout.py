@@ -6,6 +6,7 @@ training step. Sixteen bits decide as well: one 64-bit draw serves four elements
 
 import torch
 from torch import Tensor, nn
+from torch import library as operators
 from torch.nn import functional as F
 
 _LEVELS = 1 << 16
@@ -35,7 +36,7 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
-@torch.library.custom_op("bertsmith::random_levels", mutates_args=(), tags=[torch.Tag.nondeterministic_seeded])
+@operators.custom_op("bertsmith::random_levels", mutates_args=(), tags=[torch.Tag.nondeterministic_seeded])
 def random_levels(x: Tensor) -> Tensor:
     """int16 of x's shape, uniform over all 2^16 values; one operator, so that compiled code draws the same numbers."""
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
+from bertsmith.model.dropout import Dropout
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.vocabulary import resized_embedding
 
@@ -40,7 +41,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -74,7 +75,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.num_heads = config.num_attention_heads
-        self.dropout_prob = config.attention_probs_dropout_prob
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, hidden: Tensor, bias: Tensor | None, *, want_attention: bool) -> tuple[Tensor, Tensor | None]:
         """`hidden` (batch, seq, hidden) -> the same shape, and the attention (batch, heads, seq, seq) if wanted.
@@ -84,15 +85,16 @@ class SelfAttention(nn.Module):
         """
         query, key, value = (self._heads(project(hidden)) for project in (self.query, self.key, self.value))
         bias = None if bias is None else bias.to(query.dtype)  # under autocast the scores are in bfloat16
-        dropout_prob = self.dropout_prob if self.training else 0.0
+        dropout_prob = self.dropout.p if self.training else 0.0
         attention: Tensor | None = None
         # PyTorch's fused CPU attention knows no dropout and takes a slow path for it; without dropout it is the faster
         # one, backward too. One product for query, key and value together gained nothing there.
         if want_attention or (dropout_prob > 0.0 and hidden.device.type == "cpu"):
-            scores = torch.matmul(query, key.transpose(-1, -2)) * query.shape[-1] ** -0.5  # (batch, heads, seq, seq)
+            query = query * query.shape[-1] ** -0.5  # rather than the scores, of which there are more
+            scores = torch.matmul(query, key.transpose(-1, -2))  # (batch, heads, seq, seq)
             attention = torch.softmax(scores if bias is None else scores + bias, dim=-1)
-            attention = F.dropout(attention, dropout_prob)
-            context = torch.matmul(attention, value)
+            attention = self.dropout(attention)
+            context = torch.matmul(attention, value)  # (batch, heads, seq, head)
         else:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout_prob)
         # (batch, heads, seq, head) -> (batch, seq, hidden)
@@ -109,7 +111,7 @@ class AddAndNorm(nn.Module):
         super().__init__()
         self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """`x` (batch, seq, in_features), `residual` (batch, seq, hidden) -> (batch, seq, hidden)."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
+from bertsmith.model.dropout import Dropout
 from bertsmith.model.encoder import BertModel, EncoderOutputs
 from bertsmith.model.pretrained import Pretrained, init_weights
 
@@ -96,7 +97,7 @@ class Classifier(SimpleHead):
     def __init__(self, config: BertConfig, *, num_outputs: int):
         super().__init__(config)
         rate = config.classifier_dropout
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+        self.dropout = Dropout(config.hidden_dropout_prob if rate is None else rate)
         self.classifier = nn.Linear(config.hidden_size, num_outputs)
         init_weights(self.classifier, config.initializer_range)
 
