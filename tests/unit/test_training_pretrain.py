@@ -173,11 +173,11 @@ def test_the_step_function_is_the_model_s_own_loss(made: Made) -> None:
 def test_held_out_scores_are_those_of_plain_counting(made: Made) -> None:
     model = _model(made).eval()
     data = _data(made, "validation")
-    heldout = HeldOut(model, data, num_examples=60, tokenizer=_tokenizer(made), runtime=CPU)
+    heldout = HeldOut(model, data, num_examples=200, tokenizer=_tokenizer(made), runtime=CPU)
     with torch.no_grad():
         evaluation = heldout.evaluate()
         losses, hits, pair_hits, same_hits = [], [], [], []
-        for batch in data.evaluation_batches(60, 7):
+        for batch in data.evaluation_batches(200, 7):
             out = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
             logits = out.prediction_logits.flatten(0, 1)[batch.masked_positions]
             known = batch.masked_labels != -100

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from bertsmith.errors import DataError
 from bertsmith.training.track import Track, clock_text, read_metrics
+from training_case import PLAN, run
 
 
 def _track(path: Path, *, terminal: bool = False) -> tuple[Track, io.StringIO]:
@@ -119,3 +121,14 @@ def test_evaluations_make_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (360_000, "100:00:00")])
 def test_clock_text(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
+
+
+def test_the_page_on_metrics_names_every_field_that_is_written(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    run(tmp_path, plan=replace(PLAN, total_steps=None, budget_seconds=0.5))
+    logged = list(read_metrics(tmp_path / "metrics.jsonl"))
+    assert {event["event"] for event in logged} == {"start", "step", "evaluation", "decision", "checkpoint", "stop"}
+    for event in logged:
+        assert f"## {event['event']}\n" in page
+        for field in {**event, **event.get("plan", {})}:
+            assert f"`{field}`" in page, f"docs/metrics.md says nothing of {field!r}"

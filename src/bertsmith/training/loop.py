@@ -12,10 +12,9 @@ and a resumed run equals one that never stopped bit for bit.
 
 import contextlib
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
 from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.determinism import deterministic
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
 from bertsmith.training.schedule import Schedule
@@ -84,25 +84,6 @@ def train(
     )
     with deterministic(runtime.device), Interrupts() as interrupts, track:
         return loop.run(interrupts)
-
-
-@contextlib.contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Deterministic algorithms, without filling fresh memory; settings and global generator are put back afterwards."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
-    memory: Any = torch.utils.deterministic
-    was_on = torch.are_deterministic_algorithms_enabled()
-    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(was_on, warn_only=warned_only)
-        memory.fill_uninitialized_memory = filled
 
 
 @dataclass
@@ -184,7 +165,9 @@ class _Loop:
             self._check_same_length()
             self.track.rewind(self.state.metrics_bytes, checkpoint.step)
         self.checkpoints.remove_after(self.state.step)
-        self.track.start(self.state.step, self._plan_facts(), resumed=checkpoint is not None)
+        parameters = sum(p.numel() for p in self.model.parameters())
+        facts = self.plan.facts(self.runtime, steps=self.state.total_steps, parameters=parameters)
+        self.track.start(self.state.step, facts, resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
 
     def _check_same_length(self) -> None:
@@ -367,24 +350,6 @@ class _Loop:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.start_time
-
-    def _plan_facts(self) -> dict[str, Any]:
-        plan, steps = self.plan, self.state.total_steps
-        return {
-            "examples": plan.num_examples,
-            "epochs": None if steps is None else plan.epoch(steps),
-            "micro_batch_size": plan.micro_batch_size,
-            "accumulation": math.ceil(plan.batch_size / plan.micro_batch_size),
-            "ranks": self.runtime.world_size,
-            "batch_size": plan.batch_size,
-            "steps": steps,
-            "budget_seconds": plan.budget_seconds,
-            "device": self.runtime.device_name,
-            "device_count": 1,
-            "dtype": self.runtime.dtype_name,
-            "threads": self.runtime.threads,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-        }
 
 
 def _first_state(plan: Plan) -> State:

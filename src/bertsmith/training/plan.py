@@ -1,10 +1,13 @@
 """The loop's borders: what it is given (batches, a plan) and what it gives back (evaluations, a result)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
+
+from bertsmith.runtime import Runtime
 
 
 class Batch(Protocol):
@@ -73,6 +76,24 @@ class Plan:
 
     def epoch(self, step: int) -> float:
         return step / (self.steps_per_epoch or self.num_examples / self.batch_size)
+
+    def facts(self, runtime: Runtime, *, steps: int | None, parameters: int) -> dict[str, Any]:
+        """The plan as the start event has it; `steps` is None until a budget is turned into steps."""
+        return {
+            "examples": self.num_examples,
+            "epochs": None if steps is None else self.epoch(steps),
+            "micro_batch_size": self.micro_batch_size,
+            "accumulation": math.ceil(self.batch_size / self.micro_batch_size),
+            "ranks": runtime.world_size,
+            "batch_size": self.batch_size,
+            "steps": steps,
+            "budget_seconds": self.budget_seconds,
+            "device": runtime.device_name,
+            "device_count": 1,
+            "dtype": runtime.dtype_name,
+            "threads": runtime.threads,
+            "parameters": parameters,
+        }
 
 
 @dataclass(frozen=True)
