@@ -7,6 +7,7 @@ so the characters' ids are fixed beforehand (see `_learn_pieces`). The vocabular
     longer pieces by how often they occur, then by text
 """
 
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -82,8 +83,11 @@ def count_words(texts: Iterable[str], *, lowercase: bool) -> Counter[str]:
 def learn_vocabulary(words: Mapping[str, int], config: TokenizerConfig) -> tuple[list[str], dict[str, Any]]:
     """Tokens in the order of their ids, and counts for the manifest."""
     characters, covered = _alphabet(words, config.alphabet_coverage)
+    # Latin letters and digits turn up in any later text, even if this corpus has none.
+    ascii_word = {*string.digits, *(string.ascii_lowercase if config.lowercase else string.ascii_letters)}
+    characters |= ascii_word | set(string.punctuation)
     known = {word: count for word, count in words.items() if len(word) <= _LONGEST_WORD and characters.issuperset(word)}
-    continuing = {character for word in known for character in word[1:]}
+    continuing = {character for word in known for character in word[1:]} | ascii_word
     first = [*SPECIAL_TOKENS, *(f"[unused{number}]" for number in range(config.unused_slots))]
     alphabet = [*sorted(characters), *(f"##{character}" for character in sorted(continuing))]
     room = config.vocab_size - len(first) - len(alphabet)
@@ -104,7 +108,8 @@ def learn_vocabulary(words: Mapping[str, int], config: TokenizerConfig) -> tuple
     }
     if len(vocabulary) < config.vocab_size:
         counts["smaller_because"] = (
-            f"asked for {config.vocab_size}; the text has no more pieces seen {config.min_frequency} times"
+            f"asked for {config.vocab_size}; the text has no more pieces seen {config.min_frequency} times, "
+            f"made of the characters that alphabet_coverage {config.alphabet_coverage} lets in"
         )
     return vocabulary, counts
 
