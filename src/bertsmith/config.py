@@ -93,7 +93,8 @@ class TokenizerConfig(Section):
     """Lowercase and strip accents, as bert-base-uncased does."""
     min_frequency: Positive = 2
     alphabet_coverage: Share = 0.9995
-    """Single characters are put in the vocabulary, most frequent first, until they cover this share of the text."""
+    """Single characters are put in the vocabulary, most frequent first, until they cover this share of the text;
+    printable ASCII is always in."""
     unused_slots: Annotated[int, Field(ge=0)] = 0
     """Number of `[unusedN]` entries kept free for words added later."""
 
