@@ -1,0 +1,295 @@
+"""docs/errors.md: wrong input, typed as a person would, and the sentence that it gets.
+
+The page is made from these very commands. After a change of a message, make it anew:
+
+    .venv/bin/python tests/faults/test_errors_page.py
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bertsmith import cli
+from bertsmith.model.heads import BertForSequenceClassification
+from bertsmith.model.weights import write_card
+from bertsmith.tokenizer.encode import Tokenizer
+from finetune_case import GOOD, tiny_config, write_tiny_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+HOME = "/home/you"
+"""What the page shows in place of the folder in which the commands were typed."""
+
+FINETUNE = '[finetune]\nmodel = "base"\ntrain = "tickets.csv"\nmax_length = 32\n'
+CORPUS = '[corpus]\nsources = [{ kind = "text", paths = ["text.txt"] }]\n'
+PRETRAIN = f"{CORPUS}[tokenizer]\nvocab_size = 200\n[examples]\nmax_length = 32\n[pretrain]\nmax_steps = 1\n"
+TEXT = "The day was lovely and bright. Tomorrow it is so.\n\n" * 30
+BEGIN, END = "<!-- tables: made by tests/faults/test_errors_page.py -->", "<!-- end of tables -->"
+ROWS = "text,label\n" + "the day was lovely,good\nthe day was awful,bad\n" * 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that fails, and the files it finds besides those of `make_world`."""
+
+    what: str
+    command: tuple[str, ...]
+    code: int = 1
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+
+
+def case(what: str, *command: str, code: int = 1, **files: str | bytes) -> Case:
+    """Keyword arguments are files: `odd_csv` is odd.csv."""
+    return Case(what, command, code, {name.replace("_", "."): content for name, content in files.items()})
+
+
+def finetune(what: str, *settings: str, code: int = 1, **files: str | bytes) -> Case:
+    sets = [part for setting in settings for part in ("--set", f"finetune.{setting}")]
+    return case(what, "finetune", "mine.toml", *sets, code=code, **files)
+
+
+def recipe(what: str, text: str) -> Case:
+    return case(what, "run", "odd.toml", code=2, odd_toml=text)
+
+
+SECTIONS: dict[str, list[Case]] = {
+    "Labelled tables": [
+        finetune("a file that is not there", "train=nowhere.csv"),
+        finetune("a folder instead of a file", "train=base"),
+        finetune("an empty file", "train=odd.csv", odd_csv=""),
+        finetune("a header and nothing else", "train=odd.csv", odd_csv="text,label\n"),
+        finetune("not UTF-8", "train=odd.csv", odd_csv="text,label\ncaf\xe9,good\n".encode("latin-1")),
+        finetune("a kind of file that is not known", "train=odd.xlsx", odd_xlsx="text,label\n"),
+        finetune("a row with a missing column", "train=odd.csv", odd_csv=f"{ROWS}the day\n"),
+        finetune("a column that is not there", "text_column=texts"),
+        finetune("a column's name for a file without a header", "header=false"),
+        finetune("a missing label", "train=odd.csv", odd_csv=f"{ROWS}the day,\n"),
+        finetune("a text that is empty", "train=odd.csv", odd_csv=f"{ROWS},good\n"),
+        finetune("one class only", "train=odd.csv", odd_csv="text,label\n" + "the day,good\n" * 20),
+        finetune("a label that training does not know", "test.new=odd.csv", odd_csv="text,label\nthe day,middling\n"),
+        finetune("a label that the recipe does not name", 'labels=["good","fair"]'),
+        finetune("a number without a name", "label_names=odd.txt", "train=odd.csv",
+                 odd_txt="good\nbad\n", odd_csv="text,label\nthe day,0\nthe sun,7\n"),
+        finetune("a measure where a class is wanted", "train=odd.jsonl",
+                 odd_jsonl='{"text": "the day", "label": 0.5}\n'),
+        finetune("a line that is not JSON", "train=odd.jsonl",
+                 odd_jsonl='{"text": "the day", "label": "good"}\nthe day\n'),
+        finetune("a field that is not there", "train=odd.jsonl", odd_jsonl='{"texts": "the day", "label": "good"}\n'),
+        finetune("CoNLL with a label missing", "task=tag", "train=odd.conll", odd_conll="the\tO\nday\n"),
+        finetune("CoNLL with words alone", "task=tag", "train=odd.conll", odd_conll="the\nday\n"),
+    ],
+    "Text to pre-train on": [
+        case("files that are not there", "run", "text.toml", "--set",
+             'corpus.sources=[{kind="text",paths=["no/*.txt"]}]'),
+        case("a source that names no files", "run", "text.toml", "--set", 'corpus.sources=[{kind="text"}]'),
+        case("an empty file", "run", "text.toml", text_txt=""),
+        case("not UTF-8", "run", "text.toml", text_txt="caf\xe9\n".encode("latin-1")),
+        case("documents that are all too short", "run", "text.toml", text_txt="one\n\ntwo\n"),
+        case("JSON Lines with another field", "run", "text.toml", "--set",
+             'corpus.sources=[{kind="jsonl",paths=["odd.jsonl"]}]', odd_jsonl='{"body": "the day"}\n'),
+        case("a package that is not installed", "run", "text.toml", "--set",
+             'corpus.sources=[{kind="python-docs",packages=["nopackage"]}]'),
+        case("a vocabulary with no room for the characters", "run", "text.toml", "--set",
+             "tokenizer.vocab_size=20", code=2),
+    ],
+    "Recipes and options": [
+        case("a recipe that is not there", "run", "nowhere.toml", code=2),
+        recipe("not TOML", 'name = "odd\n'),
+        recipe("no name", "seed = 1\n"),
+        recipe("an unknown key", f'name = "odd"\n{FINETUNE}learning_rat = 1e-4\n'),
+        recipe("a value of the wrong kind", f'name = "odd"\n{FINETUNE}epochs = "four"\n'),
+        recipe("a value out of bounds", f'name = "odd"\n{FINETUNE}epochs = 0\n'),
+        recipe("no end to pre-training", f'name = "odd"\n{PRETRAIN}'.replace("max_steps = 1", "")),
+        recipe("a stage without the one it reads", 'name = "odd"\n[pretrain]\nmax_steps = 1\n'),
+        recipe("nothing to learn from", 'name = "odd"\n[finetune]\nmodel = "base"\n'),
+        case("a field that no BERT has", "run", "text.toml", "--set", "model.overrides.hiden_size=64", code=2),
+        case("--set without a value", "run", "mine.toml", "--set", "finetune.epochs", code=2),
+        case("a stage that is not there", "run", "mine.toml", "--until", "finetunes", code=2),
+        finetune("a metric of another task", "metric=f1", code=2),
+        finetune("more tokens than the model has positions", "max_length=64", code=2),
+        case("a recipe without that section", "pretrain", "mine.toml", code=2),
+        case("texts and a file at once", "predict", "tickets", "the day", "--file", "tickets.csv", code=2),
+        case("nothing to fill in", "fill-mask", "base", "the day was", code=2),
+    ],
+    "Models and checkpoints": [
+        finetune("a directory that is not there", "model=./nowhere"),
+        finetune("a directory without a model", "model=empty"),
+        finetune("a file instead of a directory", "model=tickets.csv"),
+        finetune("a tokenizer that does not fit the weights", "model=unfit"),
+        finetune("no tokenizer", "model=speechless"),
+        finetune("encoder weights that are missing", "model=part"),
+        finetune("encoder weights of another shape", "model=misshaped"),
+        finetune("a damaged file", "model=damaged"),
+        finetune("a pickle instead of safetensors", "model=pickled"),
+        finetune("a network that is not this one", "model=relative"),
+        case("predict with a model that was only pre-trained", "predict", "base", "the day"),
+        case("fill-mask with a model that was fine-tuned", "fill-mask", "tickets", "the [MASK]"),
+        case("a label that the model does not know", "evaluate", "tickets", "odd.csv",
+             odd_csv="text,label\nthe day,fair\n"),
+        case("a report of what is no run", "report", "runs/nothing"),
+    ],
+    "Downloads": [
+        case("a file that is not what the recipe says", "fetch", "fetch.toml"),
+        case("a download without a digest", "fetch", "open.toml", code=2),
+        case("a path that leaves the data folder", "fetch", "out.toml", code=2),
+    ],
+}  # fmt: skip
+
+
+def make_world(folder: Path) -> None:
+    """Models good and bad, a table, a text, recipes."""
+    base = write_tiny_model(folder / "base")
+    tokenizer = Tokenizer.load(base)
+    tickets = BertForSequenceClassification(tiny_config(tokenizer.vocab_size).with_labels(("bad", "good")))
+    tickets.save_pretrained(folder / "tickets")
+    tokenizer.save(folder / "tickets")
+    write_card(folder / "tickets", {"format": 1, "task": "classify", "labels": ["bad", "good"], "max_length": 32})
+
+    for name in ("unfit", "speechless", "part", "misshaped", "damaged", "pickled", "relative"):
+        shutil.copytree(base, folder / name)
+    write_tiny_model(folder / "other", words=(*GOOD, *(f"word{number}" for number in range(50))))
+    for file in (folder / "other").glob("*.*"):
+        if file.name not in ("config.json", "model.safetensors"):
+            shutil.copy(file, folder / "unfit")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / "speechless" / name).unlink()
+    change_config(folder / "part", num_hidden_layers=3)
+    change_config(folder / "misshaped", intermediate_size=48)
+    change_config(folder / "relative", position_embedding_type="relative_key")
+    (folder / "damaged" / "model.safetensors").write_bytes(b"half a file")
+    (folder / "pickled" / "model.safetensors").unlink()
+    torch.save({}, folder / "pickled" / "pytorch_model.bin")
+    (folder / "empty").mkdir()
+
+    (folder / "tickets.csv").write_text(ROWS, encoding="utf-8")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "mine.toml").write_text(f'name = "mine"\n{FINETUNE}', encoding="utf-8")
+    (folder / "text.toml").write_text(f'name = "text"\n{PRETRAIN}', encoding="utf-8")
+    url, digest = (folder / "text.txt").as_uri(), hashlib.sha256(b"another file").hexdigest()
+    for name, rest in {
+        "fetch": f'path = "text.txt"\nsha256 = "{digest}"',
+        "open": 'path = "text.txt"',
+        "out": f'path = "../text.txt"\nsha256 = "{digest}"',
+    }.items():
+        text = f'name = "{name}"\n[[data.downloads]]\nurl = "{url}"\nlicence = "none"\n{rest}\n'
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+def change_config(model: Path, **changes: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+
+
+def answer(one: Case, folder: Path) -> tuple[int, str]:
+    """Exit code and all that was written to standard error, of a command typed in `folder`."""
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")  # a case may have put another there
+    for name, content in one.files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    errors = io.StringIO()
+    code = 0
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["bertsmith", *one.command]),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(errors),
+            contextlib.chdir(folder),
+        ):
+            cli.main()
+    except SystemExit as left:
+        code = int(str(left.code))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return code, errors.getvalue().replace(str(folder), HOME)
+
+
+def said(errors: str) -> list[str]:
+    """The sentences; what a command tells of its progress is left out."""
+    lines = [line for line in errors.splitlines() if line.startswith("bertsmith: ")]
+    return [line.removeprefix("bertsmith: error: ") for line in lines]
+
+
+@contextlib.contextmanager
+def world() -> Iterator[Path]:
+    """A folder to type commands in, in which and beside which there is no data of this machine."""
+    with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ):
+        os.environ.pop("BERTSMITH_DATA", None)
+        folder = Path(name).resolve() / "home" / "you"
+        folder.mkdir(parents=True)
+        make_world(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[int, str]]:
+    """Section and case -> exit code and standard error; after each, nothing half-written may be left."""
+    found = {}
+    with world() as folder:
+        for title, cases in SECTIONS.items():
+            for one in cases:
+                found[f"{title}: {one.what}"] = answer(one, folder)
+                left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+                assert not left, f"{title}: {one.what}: {left} is left behind"
+        made = sorted(path.relative_to(folder / "runs").as_posix() for path in folder.glob("runs/mine/*"))
+        assert made == ["mine/recipe.toml"], "no fine-tuning began"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [(f"{title}: {one.what}", one.code) for title, cases in SECTIONS.items() for one in cases]
+)
+def test_one_sentence_and_no_traceback(answers: dict[str, tuple[int, str]], name: str, code: int) -> None:
+    found, errors = answers[name]
+    assert found == code, errors
+    assert len(said(errors)) == 1, errors
+    assert errors.rstrip().splitlines()[-1].startswith("bertsmith: error: "), errors
+    assert "Traceback" not in errors
+
+
+def test_the_page_says_what_the_commands_say(answers: dict[str, tuple[int, str]]) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page, answers), f"{PAGE.name} is out of date; run: .venv/bin/python {__file__}"
+
+
+def with_tables(page: str, answers: Mapping[str, tuple[int, str]]) -> str:
+    """`page` with the tables between its two marks made anew."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    assert begin + end == BEGIN + END, f"{PAGE} has lost one of its marks {BEGIN} and {END}"
+    tables = []
+    for title, cases in SECTIONS.items():
+        lines = [f"## {title}", "", "| what is wrong | what bertsmith says | exit code |", "|---|---|---|"]
+        for one in cases:
+            code, errors = answers[f"{title}: {one.what}"]
+            lines.append(f"| {one.what} | {as_cell(said(errors)[0])} | {code} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join([head + begin, *tables, end + tail])
+
+
+def as_cell(text: str) -> str:
+    """A message in a Markdown table, every character as it is."""
+    fence = "``" if "`" in text else "`"
+    return fence + text.replace("|", "\\|") + fence
+
+
+if __name__ == "__main__":
+    with world() as folder:
+        fresh = {f"{title}: {one.what}": answer(one, folder) for title, cases in SECTIONS.items() for one in cases}
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), fresh), encoding="utf-8")
+    print(f"wrote {PAGE}")
