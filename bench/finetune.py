@@ -101,7 +101,8 @@ def peer_step(weights: Path, rows: list[TextRow], *, tuned: bool, steps: int) ->
 
 def check_losses_agree(weights: Path, features: Features, rows: list[TextRow], pad_id: int) -> None:
     """Same weights, same rows, no dropout: the same loss to 1e-5, padded to 64 or to the longest."""
-    ours, theirs = TASK.head.from_pretrained(weights).eval(), AutoModelForSequenceClassification.from_pretrained(weights)
+    ours = TASK.head.from_pretrained(weights)
+    theirs = AutoModelForSequenceClassification.from_pretrained(weights).eval()
     tokenizer = AutoTokenizer.from_pretrained(weights)
     batches = TrainingBatches(features, objective=TASK.name, pad_id=pad_id, batch_size=BATCH, seed=1)
     for step in range(4):
@@ -112,7 +113,7 @@ def check_losses_agree(weights: Path, features: Features, rows: list[TextRow], p
         )
         with torch.no_grad():
             mine = float(our_loss(ours, batch))
-            peer = float(theirs.eval()(**inputs, labels=torch.tensor([int(row.label or 0) for row in chosen])).loss)
+            peer = float(theirs(**inputs, labels=torch.tensor([int(row.label or 0) for row in chosen])).loss)
         if abs(mine - peer) > 1e-5 * max(1.0, abs(peer)):
             raise SystemExit(f"losses differ: ours {mine}, transformers {peer}; nothing is measured")
 

@@ -51,6 +51,10 @@ _ROOMS = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> object:
     if name not in _ROOMS:
         raise AttributeError(f"module 'bertsmith' has no attribute {name!r}")

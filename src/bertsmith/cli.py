@@ -20,7 +20,7 @@ from rich.console import Console
 
 from bertsmith import pipeline
 from bertsmith.analysis.report import write_report
-from bertsmith.config import load_recipe
+from bertsmith.config import Recipe, load_recipe
 from bertsmith.corpus.fetch import fetch as fetch_downloads
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.tasks.base import Columns
@@ -44,6 +44,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. finetune.epochs=4.")
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin, weights only, no code run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
 TextColumn = Annotated[str, typer.Option(help="Column with the text: a name, or a number from 0 without a header.")]
@@ -58,6 +59,7 @@ def run(
     overrides: Overrides = None,
     runs: RunsFolder = Path("runs"),
     until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(pipeline.STAGES)}.")] = None,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all stages of a recipe, skipping those that are done.
@@ -65,7 +67,11 @@ def run(
     Example: bertsmith run recipes/quickstart.toml
     """
     result = pipeline.run(
-        load_recipe(recipe, overrides or ()), runs=runs, until=until, console=_console(as_json), command=_same_command()
+        _recipe(recipe, overrides, allow_pickle),
+        runs=runs,
+        until=until,
+        console=_console(as_json),
+        command=_same_command(),
     )
     if as_json:
         _print_json(result.to_dict())
@@ -73,14 +79,18 @@ def run(
 
 @app.command()
 def pretrain(
-    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe up to the pre-trained model.
 
     Example: bertsmith pretrain recipes/english.toml --set pretrain.budget_minutes=10
     """
     result = pipeline.pretrain(
-        load_recipe(recipe, overrides or ()), runs=runs, console=_console(as_json), command=_same_command()
+        _recipe(recipe, overrides, allow_pickle), runs=runs, console=_console(as_json), command=_same_command()
     )
     if as_json:
         _print_json(result.to_dict())
@@ -88,14 +98,18 @@ def pretrain(
 
 @app.command()
 def finetune(
-    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fine-tune a checkpoint on labelled rows and score it.
 
     Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
     """
     result = pipeline.finetune(
-        load_recipe(recipe, overrides or ()), runs=runs, console=_console(as_json), command=_same_command()
+        _recipe(recipe, overrides, allow_pickle), runs=runs, console=_console(as_json), command=_same_command()
     )
     if as_json:
         _print_json(result.to_dict())
@@ -197,6 +211,10 @@ def report(
     Example: bertsmith report runs/quickstart
     """
     typer.echo(write_report(run_folder, out))
+
+
+def _recipe(path: Path, overrides: list[str] | None, allow_pickle: bool) -> Recipe:
+    return load_recipe(path, [*(overrides or ()), *(["runtime.allow_pickle=true"] if allow_pickle else ())])
 
 
 def _console(as_json: bool) -> Console:

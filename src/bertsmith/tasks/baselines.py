@@ -104,7 +104,7 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def word_features(words: Sequence[str], position: int) -> dict[str, bool]:
-    """What the linear tagger sees of one word: itself, its shape and ends, two neighbours on each side."""
+    """What the linear tagger sees of one word: itself, its shape and ends, and the neighbour on each side."""
     word = words[position]
     lower = word.lower()
     names = [
@@ -117,13 +117,10 @@ def word_features(words: Sequence[str], position: int) -> dict[str, bool]:
         *(f"has {character}" for character in "_.-'" if character in word),
         f"length={min(len(word), 12)}",
     ]
-    for offset in (-2, -1, 1, 2):
+    for offset in (-1, 1):
         there = position + offset
         neighbour = words[there] if 0 <= there < len(words) else "<edge>"
         names += [f"{offset}:lower={neighbour.lower()}", f"{offset}:shape={_shape(neighbour)}"]
-    before = words[position - 1].lower() if position else "<edge>"
-    after = words[position + 1].lower() if position + 1 < len(words) else "<edge>"
-    names += [f"before+word={before} {lower}", f"word+after={lower} {after}", f"around={before} {after}"]
     return dict.fromkeys(names, True)
 
 

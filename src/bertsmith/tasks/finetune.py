@@ -101,7 +101,7 @@ def finetune(
     task = TASKS[config.task]
     if config.metric is not None and config.metric not in task.metrics:
         raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} has: {', '.join(task.metrics)}")
-    directory = resolve_model_dir(chosen)
+    directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
@@ -164,7 +164,7 @@ class _Run:
         task, config, splits = self.task, self.config, self.splits
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
-        model = self._make_model().to(self.runtime.device)
+        model = self._make_model(allow_pickle=recipe.runtime.allow_pickle).to(self.runtime.device)
         self.dir.begin(recipe_toml(recipe), console=self.console)
         batches = TrainingBatches(
             train_features,
@@ -273,7 +273,7 @@ class _Run:
             )
         return features
 
-    def _make_model(self) -> Pretrained:
+    def _make_model(self, *, allow_pickle: bool) -> Pretrained:
         """The encoder of the base model with a head for these labels; seeded, so that a fresh head is the same again.
 
         A head that the base model already has is kept only if it was trained for just these labels in this order.
@@ -284,7 +284,7 @@ class _Run:
             base_config = read_config(self.base)
             if self.random_weights:
                 return self.task.head(base_config.with_labels(labels))
-            model = self.task.head.from_pretrained(self.base, labels=labels)
+            model = self.task.head.from_pretrained(self.base, labels=labels, allow_pickle=allow_pickle)
             if base_config.labels != labels:
                 init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")
             return model

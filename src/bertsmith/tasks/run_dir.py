@@ -124,5 +124,5 @@ class RunDir:
 
 def model_digest(directory: Path) -> dict[str, str]:
     """Hash of each file of a model directory on which a fine-tuning depends."""
-    files = sorted(path for path in directory.iterdir() if path.suffix in (".safetensors", ".json", ".txt"))
+    files = sorted(path for path in directory.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
     return {path.name: file_sha256(path) for path in files if path.name != "bertsmith.json"}

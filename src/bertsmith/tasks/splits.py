@@ -68,6 +68,8 @@ def read_splits(
         train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
         test = {"test": labels_dir / "test.conll"}
     train = config.train if train is None else train
+    if isinstance(train, str) and not train:
+        raise UsageError("no rows to train on; set finetune.train to a file of labelled rows")
     validation = config.validation if validation is None else validation
     test = dict(config.test) if test is None else test
 

@@ -126,7 +126,7 @@ class _Run:
 
     def made_from(self) -> dict[str, Any]:
         """Everything that the weights depend on."""
-        init = None if self.config.init is None else resolve_model_dir(self.config.init)
+        init = None if self.config.init is None else self._init_dir(self.config.init)
         return {
             "config": self.config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
             "model": self.shape.model_dump(mode="json"),
@@ -210,8 +210,14 @@ class _Run:
             if self.config.init is None:
                 self._check_fits(model_config := preset(self.shape.preset, self._sizes()))
                 return head(model_config).to(self.runtime.device)
-            self._check_fits(read_config(resolve_model_dir(self.config.init)))
-            return head.from_pretrained(self.config.init, overrides=overrides).to(self.runtime.device)
+            directory = self._init_dir(self.config.init)
+            self._check_fits(read_config(directory))
+            allow_pickle = self.recipe.runtime.allow_pickle
+            model = head.from_pretrained(directory, overrides=overrides, allow_pickle=allow_pickle)
+            return model.to(self.runtime.device)
+
+    def _init_dir(self, name: str) -> Path:
+        return resolve_model_dir(name, allow_pickle=self.recipe.runtime.allow_pickle)
 
     def _sizes(self) -> dict[str, Any]:
         own = {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
