@@ -90,8 +90,7 @@ class SelfAttention(nn.Module):
         # PyTorch's fused CPU attention knows no dropout and takes a slow path for it; without dropout it is the faster
         # one, backward too. One product for query, key and value together gained nothing there.
         if want_attention or (dropout_prob > 0.0 and hidden.device.type == "cpu"):
-            query = query * query.shape[-1] ** -0.5  # rather than the scores, of which there are more
-            scores = torch.matmul(query, key.transpose(-1, -2))  # (batch, heads, seq, seq)
+            scores = torch.matmul(query, key.transpose(-1, -2)) * query.shape[-1] ** -0.5  # (batch, heads, seq, seq)
             attention = torch.softmax(scores if bias is None else scores + bias, dim=-1)
             attention = self.dropout(attention)
             context = torch.matmul(attention, value)  # (batch, heads, seq, head)
