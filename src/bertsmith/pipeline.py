@@ -285,7 +285,7 @@ class _Chain:
                 build=lambda out: code_words.build_code_words(words, corpus, out, seed=seed, environment=environment()),
                 says=lambda c: f"{c['train']['sentences']:,} sentences to train on, {c['test']['sentences']:,} to test",
             )
-        return self._finetune_one("finetune", name=PRETRAINED if config.model is None else f"BERT, {config.model}")
+        return self._finetune_one("finetune", name=PRETRAINED if config.model is None else _short(config.model))
 
     def _random_beside(self, finetuned: FinetuneResult) -> tuple[ScoreRow, ...]:
         """The score table, with the same network from random weights as a row where the recipe asks for it."""
@@ -369,6 +369,11 @@ class _Chain:
             console.print(f"  {command}", highlight=False, markup=False)
 
 
+def _short(model: str) -> str:
+    """A model's name in a narrow table: without what only says where it lies."""
+    return "BERT, " + model.removeprefix("package:").removesuffix("/model")
+
+
 def _metric(config: FinetuneConfig) -> str:
     return config.metric or TASKS[config.task].default_metric
 
@@ -391,7 +396,7 @@ def _next_commands(result: RunResult) -> list[str]:
     if result.finetuned is not None:
         finetuned = shlex.quote(str(result.finetuned.run_dir))
         return [
-            f"bertsmith predict {finetuned} 'Call reshape before you pass the array to fit.'",
+            f"bertsmith predict {finetuned} 'a text of your own'",
             f"bertsmith predict {finetuned} --file YOUR_TEXTS.txt",
             f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",
         ]
