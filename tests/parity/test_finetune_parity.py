@@ -76,35 +76,45 @@ def test_logits_are_equal(case: Case):
     torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_loss_and_gradients_are_equal(case: Case):
-    """Our loss is a sum over items divided by their count; theirs is a mean. Ours in four bucketed micro-batches.
-
-    In float64: sums of other parts round otherwise, and some gradients nearly cancel.
-    """
-    case.ours.model.double().zero_grad()
-    case.theirs.double()
-    order = np.argsort(case.features.tokens.lengths, kind="stable")
+def compare_gradients(case: Case, *, parts: int, tolerance: float) -> None:
+    """Our loss is a sum over items divided by their count, in `parts` bucketed micro-batches; theirs is a mean."""
+    case.ours.model.zero_grad()
+    order = np.argsort(case.features.tokens.lengths, kind="stable") if parts > 1 else np.arange(len(case.rows))
     total = len(case.features.items.values)
-    loss = torch.zeros((), dtype=torch.float64)
-    for part in np.array_split(order, 4):
+    loss = 0.0
+    for part in np.array_split(order, parts):
         batch = assemble(case.features, part, objective="x", pad_id=0)
         assert batch.targets is not None
         outputs = case.ours.task.item_outputs(case.ours.model, batch)
         share = case.ours.task.item_losses(outputs, batch.targets).sum() / total
         share.backward()
-        loss += share.detach()
+        loss += share.item()
     case.theirs.zero_grad()
     theirs = case.theirs(**case.inputs, labels=case.labels).loss
     theirs.backward()
-    torch.testing.assert_close(loss, theirs.detach(), rtol=1e-9, atol=1e-9)
+    assert loss == pytest.approx(theirs.item(), rel=tolerance, abs=tolerance)
     own = dict(case.ours.model.named_parameters())
     for name, parameter in case.theirs.named_parameters():
         if name.endswith("key.bias"):  # its true gradient is 0
             continue
         error = torch.linalg.norm(own[name].grad - parameter.grad) / torch.linalg.norm(parameter.grad)
-        assert error < 1e-9, name
-    case.ours.model.float()
-    case.theirs.float()
+        assert error < tolerance, name
+
+
+def test_loss_and_gradients_are_equal(case: Case):
+    """Promise 1: float32, the same rows in one padded batch."""
+    compare_gradients(case, parts=1, tolerance=1e-5)
+
+
+def test_bucketed_micro_batches_have_the_same_gradients(case: Case):
+    """In float64: in float32 one LayerNorm bias differed by 3.7e-5 here, more than the 1e-5 we would like."""
+    case.ours.model.double()
+    case.theirs.double()
+    try:
+        compare_gradients(case, parts=4, tolerance=1e-9)
+    finally:
+        case.ours.model.float()
+        case.theirs.float()
 
 
 def test_label_names_reach_transformers(case: Case):
