@@ -22,7 +22,6 @@ from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
-from bertsmith.tasks.run_dir import RunDir, model_digest
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
@@ -30,6 +29,7 @@ from bertsmith.training.compiling import compiled
 from bertsmith.training.loop import train as train_loop
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Evaluation, Plan
+from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track
 
@@ -116,7 +116,7 @@ def finetune(
     scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
     run = _Run(
         config=config,
-        dir=RunDir(Path(run_dir), made_from, scored_on),
+        dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
         task=task,
         splits=splits,
         base=directory,

@@ -1,17 +1,6 @@
-"""Pre-training: examples and a recipe in, a language model with held-out scores out.
+"""Pre-training: examples and a recipe in, a language model with held-out scores out."""
 
-RUN/
-    recipe.toml      the recipe, every default written out
-    state.json       what the run is made from, and whether it is finished
-    metrics.jsonl    what happened, line by line (docs/metrics.md)
-    checkpoints/     to go on from
-    model/           the final weights: a Hugging Face directory with the tokenizer and bertsmith.json
-"""
-
-import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from bertsmith.artifact import (
-    canonical,
-    file_sha256,
-    open_artifact,
-    remove_drafts,
-    replace_directory,
-    write_json,
-    write_text,
-)
+from bertsmith.artifact import open_artifact
 from bertsmith.config import ModelConfig, PretrainConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.examples.batches import PretrainBatch, PretrainData
@@ -37,7 +18,7 @@ from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
 from bertsmith.model.presets import preset
 from bertsmith.model.vocabulary import check_tokenizer_fits
-from bertsmith.model.weights import read_config, resolve_model_dir, write_card
+from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, environment
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
@@ -47,10 +28,10 @@ from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.losses import masked_token_loss_sum, next_sentence_loss_sum
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Plan
+from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track, clock_text, read_metrics
 
-_OURS = ("recipe.toml", "state.json", "metrics.jsonl", "checkpoints", "model")
 _NOT_OF_THE_WEIGHTS = {"compile", "checkpoint_every_seconds", "keep_checkpoints", "log_every_steps", "init"}
 _COMPILE_PAYS_FROM_MINUTES = 15
 _COMPILE_PAYS_FROM_STEPS = 5_000
@@ -93,14 +74,13 @@ def pretrain(
     if config is None:
         raise UsageError(f"recipe {recipe.name!r} has no [pretrain] section")
     run = _Run(recipe, config, run_dir, examples, Tokenizer.load(tokenizer), runtime, console or Console())
-    made_from = run.made_from()
-    if run.is_finished(made_from):
+    folder = run.folder()
+    if folder.is_finished():
         result = run.result()
         run.say(f"done before: {_one_line(result)}")
         return result
-    run.begin(made_from)
-    run.train(on_evaluation)
-    write_json(run_dir / "state.json", {"made_from": made_from, "finished": True})
+    run.train(folder, on_evaluation)
+    folder.finish()
     result = run.result()
     run.say(_closing_table(result))
     return result
@@ -124,42 +104,26 @@ class _Run:
     def shape(self) -> ModelConfig:
         return self.recipe.model or ModelConfig()
 
-    def made_from(self) -> dict[str, Any]:
-        """Everything that the weights depend on."""
-        init = None if self.config.init is None else self._init_dir(self.config.init)
-        return {
+    def folder(self) -> RunDir:
+        """The run's folder, with everything that the weights depend on."""
+        init = None if self.config.init is None else model_digest(self._init_dir(self.config.init))
+        made_from = {
             "config": self.config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
             "model": self.shape.model_dump(mode="json"),
-            "init": None if init is None else {p.name: file_sha256(p) for p in sorted(init.glob("*.safetensors"))},
+            "init": init,
             "seed": self.seed,
             "examples": open_artifact(self.examples, EXAMPLES, verify=False).digest,
         }
+        return RunDir(self.dir, "pre-training", made_from)
 
-    def is_finished(self, made_from: Mapping[str, Any]) -> bool:
-        """True where this very run was done before."""
-        state = self._state()
-        same = canonical(state.get("made_from")) == canonical(made_from)
-        return same and state.get("finished") is True and (self.dir / "model").is_dir()
+    def train(self, folder: RunDir, on_evaluation: Callback | None) -> None:
+        """Train from the newest checkpoint, or from the start, to the end; then write `model/`.
 
-    def begin(self, made_from: Mapping[str, Any]) -> None:
-        """Make the folder, or go on in it; what a run from other input left there is removed."""
-        state = self._state()
-        if canonical(state.get("made_from")) != canonical(made_from):
-            ours = [self.dir / name for name in _OURS if (self.dir / name).exists()]
-            if ours and not state:
-                raise UsageError(f"{self.dir} holds {ours[0].name}, but is no pre-training's folder; give another one")
-            if ours:
-                self.say(f"{self.dir}: recipe or examples changed; starting again")
-            for entry in ours:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            self.dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.dir / "recipe.toml", recipe_toml(self.recipe))
-        write_json(self.dir / "state.json", {"made_from": made_from, "finished": False})
-
-    def train(self, on_evaluation: Callback | None) -> None:
-        """Train from the newest checkpoint, or from the start, to the end; then write `model/`."""
+        The model is made before the folder is touched, so that wrong input leaves nothing behind.
+        """
         config = self.config
         model = self._make_model()
+        folder.begin(recipe_toml(self.recipe), console=self.console)
         forward, note = compiled(
             model.masked_hidden, config.compile, long_enough=_pays_for_compiling(config), say=self.say
         )
@@ -179,13 +143,13 @@ class _Run:
             next_batches=lambda step: data.batch(step, plan.batch_size, plan.micro_batch_size),
             loss_sums=loss_sums_of(model, forward, skips_mask=note != COMPILED),
             plan=plan,
-            checkpoints=Checkpoints(self.dir / "checkpoints", keep=config.keep_checkpoints),
-            track=Track(self.dir / "metrics.jsonl", about=self._about(note), console=self.console),
+            checkpoints=Checkpoints(folder.checkpoints, keep=config.keep_checkpoints),
+            track=Track(folder.metrics, about=self._about(note), console=self.console),
             runtime=self.runtime,
             evaluate=heldout.evaluate,
             callbacks=[] if on_evaluation is None else [on_evaluation],
         )
-        self._save_model(model)
+        folder.save_model("model", model, self.tokenizer, self._card())
 
     def result(self) -> PretrainResult:
         """Read what is in the folder of a finished run."""
@@ -193,13 +157,6 @@ class _Run:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _state(self) -> Mapping[str, Any]:
-        try:
-            state = json.loads((self.dir / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
 
     def _make_model(self) -> LanguageModel:
         """Fresh or initial weights; seeded, so that a run begun again is the same again."""
@@ -225,7 +182,7 @@ class _Run:
 
     def _check_fits(self, config: BertConfig) -> None:
         check_tokenizer_fits(self.tokenizer.vocab_size, config)
-        max_length = int(open_artifact(self.examples, EXAMPLES, verify=False).config["max_length"])
+        max_length = self._max_length()
         if max_length > config.max_position_embeddings:
             raise UsageError(
                 f"examples.max_length = {max_length}, but the model has {config.max_position_embeddings} positions; "
@@ -275,28 +232,20 @@ class _Run:
             },
         }
 
-    def _save_model(self, model: LanguageModel) -> None:
-        """Weights, tokenizer and card appear together or not at all."""
+    def _card(self) -> dict[str, Any]:
         facts = _last_facts(self.dir / "metrics.jsonl")
-        path = self.dir / "model"
-        remove_drafts(path)
-        draft = self.dir / f".model.draft-{os.getpid()}"
-        try:
-            model.save_pretrained(draft)
-            self.tokenizer.save(draft)
-            card = {
-                "format": 1,
-                "task": "pretrain",
-                "objectives": self.config.objectives,
-                "max_length": int(open_artifact(self.examples, EXAMPLES, verify=False).config["max_length"]),
-                "step": facts["steps"],
-                "tokens": facts["tokens"],
-                "scores": {"validation": facts["scores"]},
-            }
-            write_card(draft, card)
-            replace_directory(draft, path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        return {
+            "format": 1,
+            "task": "pretrain",
+            "objectives": self.config.objectives,
+            "max_length": self._max_length(),
+            "step": facts["steps"],
+            "tokens": facts["tokens"],
+            "scores": {"validation": facts["scores"]},
+        }
+
+    def _max_length(self) -> int:
+        return int(open_artifact(self.examples, EXAMPLES, verify=False).config["max_length"])
 
 
 def loss_sums_of(

@@ -1,11 +1,14 @@
-"""The folder of a fine-tuning: whose it is, whether it is finished, and the models in it.
+"""The folder of a training: whose it is, whether it is finished, and the models in it.
 
 RUN/
     recipe.toml               the recipe, every default written out
     state.json                what the run is made from, and whether it is finished
     metrics.jsonl             what happened, line by line (docs/metrics.md)
     checkpoints/              to go on from
-    model/  last/             best and last weights: Hugging Face directories with bertsmith.json
+    model/                    best weights (pre-training: the final ones): Hugging Face directory with bertsmith.json
+
+and of a fine-tuning besides
+    last/                     the final weights
     evaluations.csv           a line an evaluation: losses, score, times
     predictions-SPLIT.jsonl   answers of the best weights on each test split
     scores.json               their scores, with 95 % bootstrap intervals
@@ -15,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +47,14 @@ class RunDir:
     """A run's folder."""
 
     path: Path
+    kind: str
+    """"pre-training" or "fine-tuning", for messages."""
     made_from: Mapping[str, Any]
     """Everything that the weights depend on."""
-    scored_on: Mapping[str, Any]
+    scored_on: Mapping[str, Any] = field(default_factory=dict)
     """What the scores depend on besides; where only this changed, nothing is trained again."""
+    results: tuple[str, ...] = ("model",)
+    """What a finished run must have left in it."""
 
     @property
     def metrics(self) -> Path:
@@ -65,12 +72,13 @@ class RunDir:
         """True where this very run was done before."""
         state = self._state()
         same = self._is_same(state) and canonical(state.get("scored_on")) == canonical(self.scored_on)
-        return same and state.get("finished") is True and self.scores.exists() and (self.path / "model").exists()
+        whole = all((self.path / name).exists() for name in self.results)
+        return same and whole and state.get("finished") is True
 
     def begin(self, recipe_text: str, *, console: Console) -> None:
         """Make the folder, or go on in it; what a different run left there is removed.
 
-        Raises `UsageError` where it holds a run's files but no fine-tuning's state: they may be somebody's.
+        Raises `UsageError` where it holds a run's files but no run's state: they may be somebody's.
         """
         state = self._state()
         if not self._is_same(state):
@@ -115,7 +123,7 @@ class RunDir:
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
         ours = [entry for entry in entries if entry.name in _OURS or entry.name.startswith("predictions-")]
         if ours and not known:
-            raise UsageError(f"{self.path} holds {ours[0].name}, but is no fine-tuning's folder; give another one")
+            raise UsageError(f"{self.path} holds {ours[0].name}, but is no {self.kind}'s folder; give another one")
         if ours:
             console.print(f"{self.path}: recipe, data or model changed; starting again", markup=False, highlight=False)
         for entry in ours:
@@ -123,6 +131,6 @@ class RunDir:
 
 
 def model_digest(directory: Path) -> dict[str, str]:
-    """Hash of each file of a model directory on which a fine-tuning depends."""
+    """Hash of each file of a model directory on which a training from it depends."""
     files = sorted(path for path in directory.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
     return {path.name: file_sha256(path) for path in files if path.name != "bertsmith.json"}
