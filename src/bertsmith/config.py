@@ -114,6 +114,9 @@ class ModelConfig(Section):
     preset: Literal["tiny", "mini", "small", "medium", "base", "large"] = "mini"
     overrides: dict[str, Any] = {}
     """BertConfig fields that differ from the preset, such as `hidden_dropout_prob = 0.0`."""
+    position_init: Literal["random", "sinusoids"] = "random"
+    """Where position embeddings start from: random as in the BERT paper, or sine waves, from which short runs learn
+    sooner what stands beside a word. Learned on from there either way."""
 
 
 class OptimizerConfig(Section):

@@ -12,8 +12,9 @@ from rich.console import Console
 from torch import Tensor
 
 from bertsmith.artifact import write_json
-from bertsmith.config import FinetuneConfig, Recipe, recipe_toml
+from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.errors import ArtifactError, UsageError
+from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
@@ -83,7 +84,8 @@ def finetune(
 
     Args:
         model: goes before the recipe's: a model directory, a run or a hub name.
-        random_weights: take only the shape and the tokenizer of that model, and start from fresh weights.
+        random_weights: take only the shape and the tokenizer of that model, and start from fresh weights, as the
+            recipe's pre-training did.
         labels_dir: artifact with the code-words tables, for recipes that make their own labels.
         train, validation, test: tables in memory (DataFrame, Arrow, list) that go before the recipe's files.
         name: what the score table calls this model.
@@ -106,12 +108,13 @@ def finetune(
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
     splits = read_splits(config, task, seed=seed, labels_dir=labels_dir, train=train, validation=validation, test=test)
+    position_init = (recipe.model or ModelConfig()).position_init
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
         "seed": seed,
         "rows": splits.training_digest(),
         "model": model_digest(directory),
-        "random_weights": random_weights,
+        "random_weights": {"position_init": position_init} if random_weights else None,
     }
     scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
     run = _Run(
@@ -121,6 +124,7 @@ def finetune(
         splits=splits,
         base=directory,
         random_weights=random_weights,
+        position_init=position_init,
         tokenizer=tokenizer,
         seed=seed,
         name=name or ("random weights" if random_weights else str(chosen)),
@@ -145,6 +149,8 @@ class _Run:
     splits: Splits
     base: Path
     random_weights: bool
+    position_init: str
+    """Of random weights."""
     tokenizer: Tokenizer
     seed: int
     name: str
@@ -283,7 +289,9 @@ class _Run:
             torch.manual_seed(derive_seed("head", self.seed))
             base_config = read_config(self.base)
             if self.random_weights:
-                return self.task.head(base_config.with_labels(labels))
+                model = self.task.head(base_config.with_labels(labels))
+                start_positions(model, self.position_init)
+                return model
             model = self.task.head.from_pretrained(self.base, labels=labels, allow_pickle=allow_pickle)
             if base_config.labels != labels:
                 init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")

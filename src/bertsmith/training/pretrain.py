@@ -16,6 +16,7 @@ from bertsmith.examples.batches import PretrainBatch, PretrainData
 from bertsmith.examples.shards import KIND as EXAMPLES
 from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
+from bertsmith.model.positions import start_positions
 from bertsmith.model.presets import preset
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_config, resolve_model_dir
@@ -166,7 +167,9 @@ class _Run:
             torch.manual_seed(derive_seed("weights", self.seed))
             if self.config.init is None:
                 self._check_fits(model_config := preset(self.shape.preset, self._sizes()))
-                return head(model_config).to(self.runtime.device)
+                model = head(model_config)
+                start_positions(model, self.shape.position_init)
+                return model.to(self.runtime.device)
             directory = self._init_dir(self.config.init)
             self._check_fits(read_config(directory))
             allow_pickle = self.recipe.runtime.allow_pickle

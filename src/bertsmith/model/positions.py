@@ -1,0 +1,37 @@
+"""A start for the position embeddings from which a network finds a word's neighbours sooner."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from bertsmith.model.encoder import Embeddings
+from bertsmith.model.pretrained import Pretrained
+
+_LONGEST_WAVE = 200 * math.pi
+"""In tokens: about as long as the longest input. (Vaswani et al. have 20,000 pi, for sentences of any length.)"""
+_TIMES_THE_WORDS = 2.0
+"""Amplitude over the standard deviation of fresh word embeddings: once is seen too faintly, four times drowns words."""
+
+
+def sinusoids(num_positions: int, hidden_size: int) -> Tensor:
+    """(num_positions, hidden_size): sine and cosine waves from 2 pi tokens long on, each a little longer.
+
+    PE(p, i) = sin(p / w_i) in the first half of the columns and cos(p / w_i) in the second, w_i rising geometrically
+    from 1: section 3.5 of Vaswani et al., 2017, arXiv:1706.03762, in another order of columns. A shift by k tokens is
+    the same rotation wherever it begins, so that one matrix can learn "the word before".
+    """
+    half = (hidden_size + 1) // 2
+    waves = (_LONGEST_WAVE / (2 * math.pi)) ** (torch.arange(half) / half)  # (half,) tokens per radian
+    angles = torch.arange(num_positions)[:, None] / waves  # (num_positions, half)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :hidden_size]
+
+
+def start_positions(model: Pretrained, how: str) -> None:
+    """Of a fresh network: leave the position embeddings "random", or put `sinusoids` there, to be learned on from."""
+    if how == "sinusoids":
+        for module in model.modules():
+            if isinstance(module, Embeddings):
+                table = module.position_embeddings.weight
+                with torch.no_grad():
+                    table.copy_(_TIMES_THE_WORDS * model.config.initializer_range * sinusoids(*table.shape))
