@@ -208,6 +208,8 @@ class FinetuneConfig(LoopConfig):
     max_length: Annotated[int, Field(ge=8, le=512)] = 128
     max_train_rows: Positive | None = None
     epochs: Positive = 3
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
     metric: str | None = None
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"

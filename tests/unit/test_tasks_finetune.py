@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file
 
+from bertsmith.config import ModelConfig
 from bertsmith.errors import Stopped, UsageError
+from bertsmith.model.positions import sinusoids
 from bertsmith.model.weights import read_card, read_config
 from bertsmith.tasks.finetune import FinetuneResult, finetune
 from bertsmith.training.track import read_metrics
@@ -222,6 +224,21 @@ def test_random_weights_take_the_shape_alone(tmp_path: Path, base: Path):
     assert fresh.shape == original.shape
     assert not fresh.allclose(original, atol=0.1)
     assert {row.name for row in random.score_table} == {"random weights"}
+
+
+def test_random_weights_begin_as_the_recipe_would_have_pre_trained(tmp_path: Path, base: Path):
+    settings = {"learning_rate": 1e-9, "dropout": 0.25}
+    wanted = recipe(**settings)
+    wanted = wanted.model_copy(update={"model": ModelConfig(position_init="sinusoids")})
+    for name, random_weights in (("random", True), ("pretrained", False)):
+        tables = {"train": TRAIN, "validation": VALIDATION}
+        out = tmp_path / name
+        finetune(wanted, out, model=base, random_weights=random_weights, console=quiet(), runtime=CPU, **tables)
+        config = read_config(out / "model")
+        assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.25, 0.25)
+        table = load_file(out / "last" / "model.safetensors")["bert.embeddings.position_embeddings.weight"]
+        waves = 2 * config.initializer_range * sinusoids(*table.shape)
+        assert table.allclose(waves, atol=1e-6) == random_weights
 
 
 def test_a_head_is_kept_only_for_the_same_labels(tmp_path: Path, base: Path):

@@ -49,6 +49,7 @@ _NOT_OF_THE_WEIGHTS = {
     "literature",
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 @dataclass(frozen=True)
@@ -288,11 +289,15 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("head", self.seed))
             base_config = read_config(self.base)
+            dropout = self.config.dropout
+            overrides = {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
             if self.random_weights:
-                model = self.task.head(base_config.with_labels(labels))
+                model = self.task.head(base_config.with_labels(labels).replace(**overrides))
                 start_positions(model, self.position_init)
                 return model
-            model = self.task.head.from_pretrained(self.base, labels=labels, allow_pickle=allow_pickle)
+            model = self.task.head.from_pretrained(
+                self.base, labels=labels, overrides=overrides, allow_pickle=allow_pickle
+            )
             if base_config.labels != labels:
                 init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")
             return model
