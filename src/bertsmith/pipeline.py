@@ -89,7 +89,8 @@ def run(
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"there is no stage {until!r}; use one of {', '.join(STAGES)}")
-    return _run(as_recipe(recipe), runs=runs, until=until, console=console, command=command)
+    stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
+    return _run(as_recipe(recipe), runs=runs, stages=stages, console=console, command=command)
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ def _run(
     recipe: Recipe,
     *,
     runs: str | Path,
-    until: str | None = None,
+    stages: tuple[str, ...],
     console: Console | None,
     command: str | None,
     tables: _Tables = _Tables(),
 ) -> RunResult:
     chain = _Chain(recipe, Path(runs), console or Console(soft_wrap=True), tables)
     try:
-        return chain.run(STAGES[: STAGES.index(until or STAGES[-1]) + 1])
+        return chain.run(stages)
     except Stopped as stopped:
         raise Stopped(stopped.signal_number, command or stopped.resume_command) from None
 
@@ -142,6 +143,8 @@ def finetune(
 ) -> RunResult:
     """Run `recipe` up to its fine-tuned model, in runs/NAME/finetune/model, with its scores.
 
+    Stages before it run only where it needs them: not where `finetune.model` names the model and files the rows.
+
     train, validation, test: tables (DataFrame, Arrow table, list of dicts or tuples) that go before the recipe's files.
 
     >>> bertsmith.finetune("recipes/cola.toml").table                           # doctest: +SKIP
@@ -149,7 +152,10 @@ def finetune(
     chosen = as_recipe(recipe)
     if chosen.finetune is None:
         raise UsageError(f"recipe {chosen.name!r} has no [finetune] section")
-    return _run(chosen, runs=runs, console=console, command=command, tables=_Tables(train, validation, test))
+    needs_stages = chosen.finetune.model is None or chosen.finetune.code_words is not None
+    stages = STAGES if needs_stages else STAGES[-1:]
+    tables = _Tables(train, validation, test)
+    return _run(chosen, runs=runs, stages=stages, console=console, command=command, tables=tables)
 
 
 def load(name: str | Path, *, runtime: Runtime | None = None) -> Predictor | MaskFiller:

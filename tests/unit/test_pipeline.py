@@ -7,6 +7,7 @@ import pytest
 import bertsmith
 from bertsmith.errors import BertsmithError, CheckpointError
 from bertsmith.model import resolve_model_dir
+from finetune_case import quiet, text_rows, write_tiny_model
 
 CHAIN = {
     "name": "chain",
@@ -50,3 +51,14 @@ def test_package_that_is_not_there(name: str) -> None:
 
 def test_public_names_are_listed_for_completion() -> None:
     assert set(bertsmith.__all__) <= set(dir(bertsmith))
+
+
+def test_finetune_of_a_named_model_makes_no_other(tmp_path: Path) -> None:
+    """The recipe also says how to pre-train one, from text that is not even there."""
+    model = write_tiny_model(tmp_path / "model")
+    rows = text_rows(24, seed=1)
+    recipe = {**CHAIN, "finetune": {"model": str(model), "epochs": 1, "max_length": 16}}
+    result = bertsmith.finetune(recipe, train=rows, runs=tmp_path / "runs", console=quiet())
+    assert result.finetuned is not None
+    assert result.pretrained is None
+    assert not {"corpus", "pretrain"} & {entry.name for entry in result.folder.iterdir()}
