@@ -73,7 +73,7 @@ class Records:
             if any(not isinstance(fields, Mapping) for _, fields in self.rows):
                 raise self.place.error(
                     f"column {column!r} is a name, but without a header columns are numbers from 0; "
-                    "give a number, or header = true"
+                    "give a number, or header = true (no --no-header)"
                 )
             return None
         if self.columns.count(column) > 1:
@@ -81,7 +81,7 @@ class Records:
         if column not in self.columns:
             raise self.place.error(
                 f"no column {column!r}{_nearest(column, self.columns)}; columns: {', '.join(self.columns)} "
-                "(a file without a header needs header = false and numbers from 0)",
+                "(a file without a header needs header = false, or --no-header, and numbers from 0)",
                 1 if self.place.path else None,
             )
         return self.columns.index(column)
@@ -193,7 +193,7 @@ def _rectangular(path: Path, rows: list[tuple[int, list[str]]], header: bool, se
     if not header:
         return Records(Place(path), None, rows)
     if len(rows) == 1:
-        raise DataError("only a header and no rows (header = false if that line is a row)", path=path)
+        raise DataError("only a header and no rows (header = false, or --no-header, if that line is a row)", path=path)
     return Records(Place(path), tuple(first), rows[1:])
 
 
