@@ -1,17 +1,17 @@
 """A start for the position embeddings from which a network finds a word's neighbours sooner."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from bertsmith.model.encoder import Embeddings
 from bertsmith.model.pretrained import Pretrained
 
-_LONGEST_WAVE = 200 * math.pi
-"""In tokens: about as long as the longest input. (Vaswani et al. have 20,000 pi, for sentences of any length.)"""
+_SLOWEST = 100.0
+"""Tokens per radian of the longest wave: it turns once in 628 tokens, and no input has more than 512. (Vaswani et al.
+have 10,000, for sentences of any length.)"""
 _TIMES_THE_WORDS = 2.0
-"""Amplitude over the standard deviation of fresh word embeddings: once is seen too faintly, four times drowns words."""
+"""Amplitude over the standard deviation of fresh word embeddings: once is too faint, four times drowns the words
+(bench/results/2026-11-21-short-pretraining.jsonl)."""
 
 
 def sinusoids(num_positions: int, hidden_size: int) -> Tensor:
@@ -22,7 +22,7 @@ def sinusoids(num_positions: int, hidden_size: int) -> Tensor:
     the same rotation wherever it begins, so that one matrix can learn "the word before".
     """
     half = (hidden_size + 1) // 2
-    waves = (_LONGEST_WAVE / (2 * math.pi)) ** (torch.arange(half) / half)  # (half,) tokens per radian
+    waves = _SLOWEST ** (torch.arange(half) / half)  # (half,) tokens per radian
     angles = torch.arange(num_positions)[:, None] / waves  # (num_positions, half)
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :hidden_size]
 
