@@ -11,7 +11,7 @@ from bertsmith.tasks.tables import TextRow, class_names, read_label_names, read_
 BAD_TABLES = {
     "empty file": ("a.tsv", b"", r"a\.tsv: the file is empty; expected"),
     "only white space": ("a.csv", b"\n \n", r"a\.csv: the file is empty; expected"),
-    "only a header": ("a.tsv", b"text\tlabel\n", r"a\.tsv: only a header and no rows \(header = false, or --no-header, if"),
+    "only a header": ("a.tsv", b"text\tlabel\n", r"a\.tsv: only a header and no rows \(header = false, or --no-header"),
     "latin-1": ("a.tsv", "text\tlabel\nok\t1\ncafé au lait\t0\n".encode("latin-1"), r"a\.tsv:3: byte 0xe9 .*LATIN1"),
     "gb18030": ("a.jsonl", '{"text": "中文", "label": "体育"}\n'.encode("gb18030"), r"a\.jsonl:1: byte .*GB18030"),
     "utf-16": ("a.csv", "text,label\na,b\n".encode("utf-16"), r"a\.csv:1: byte 0xff .*UTF-16"),
