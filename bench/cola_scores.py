@@ -105,6 +105,8 @@ def compare_means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         ours, peer = ([sides[side][seed] for seed in seeds] for side in ("ours", "peer"))
         error = math.sqrt((statistics.variance(ours) + statistics.variance(peer)) / len(seeds))
+        if min(peer) <= 0 or error == 0:
+            raise SystemExit(f"{split}: a run learned nothing, so there is no ratio to give; see its row")
         low, *_, high = sorted(mine / theirs for mine, theirs in zip(ours, peer, strict=True))
         mean, theirs = statistics.mean(ours), statistics.mean(peer)
         lines.append(
