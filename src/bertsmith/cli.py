@@ -20,12 +20,13 @@ from rich.console import Console
 
 from bertsmith import pipeline
 from bertsmith.analysis.report import write_report
+from bertsmith.chain import STAGES
 from bertsmith.config import Recipe, load_recipe
 from bertsmith.corpus.fetch import fetch as fetch_downloads
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.tasks.base import Columns
 from bertsmith.tasks.evaluate import evaluate as evaluate_rows
-from bertsmith.tasks.fill import MaskFiller
+from bertsmith.tasks.fill import MaskFiller, in_words
 from bertsmith.tasks.predict import predict as predict_rows
 from bertsmith.tasks.predict import write_predictions
 
@@ -58,7 +59,7 @@ def run(
     recipe: RecipePath,
     overrides: Overrides = None,
     runs: RunsFolder = Path("runs"),
-    until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(pipeline.STAGES)}.")] = None,
+    until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(STAGES)}.")] = None,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
@@ -185,7 +186,7 @@ def fill_mask(
         _print_json([{"text": text, "predictions": found} for text, found in answers])
         return
     for text, found in answers:
-        typer.echo(f"{text}\n    {pipeline.in_words(found)}")
+        typer.echo(f"{text}\n    {in_words(found)}")
 
 
 @app.command()

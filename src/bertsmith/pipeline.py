@@ -1,76 +1,20 @@
-"""A recipe's stages, one after another: each reads what the ones before it wrote, and is skipped when that is done.
+"""What a recipe can be asked for from Python, and by the command line: `run`, `pretrain`, `finetune`, `load`."""
 
-runs/NAME/
-    recipe.toml                         the recipe with every default written out
-    corpus/ tokenizer/ examples/        artifacts
-    pretrain/                           a run: metrics.jsonl, checkpoints/, model/
-    labels/                             artifact: labelled sentences made from the corpus
-    finetune/                           a run: metrics.jsonl, checkpoints/, model/, last/, predictions, scores
-    finetune-random-weights/            the same from random weights
-    scores.json fill_mask.json report.html
-"""
-
-import shlex
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from bertsmith.analysis.report import write_report
-from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
-from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, load_recipe, parse_recipe, recipe_toml
-from bertsmith.corpus import build as corpora
+from bertsmith.chain import STAGES, Chain, RunResult, Tables
+from bertsmith.config import Recipe, load_recipe, parse_recipe
 from bertsmith.errors import Stopped, UsageError
-from bertsmith.examples import shards
-from bertsmith.model.presets import preset
 from bertsmith.model.weights import resolve_model_dir
-from bertsmith.runtime import Runtime, detect, environment
-from bertsmith.tasks import code_words
-from bertsmith.tasks.evaluate import ScoreRow
+from bertsmith.runtime import Runtime
 from bertsmith.tasks.fill import MaskFiller, is_language_model
-from bertsmith.tasks.finetune import FinetuneResult
-from bertsmith.tasks.finetune import finetune as finetune_run
-from bertsmith.tasks.predict import TASKS, Predictor
-from bertsmith.tasks.records import find_data_file
-from bertsmith.tokenizer import train as tokenizers
-from bertsmith.training.pretrain import PretrainResult
-from bertsmith.training.pretrain import pretrain as pretrain_run
-
-STAGES = ("corpus", "tokenizer", "examples", "pretrain", "finetune")
-PRETRAINED, RANDOM = "BERT, pre-trained here", "BERT, random weights"
+from bertsmith.tasks.predict import Predictor
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a recipe led to; `None` for stages it does not have."""
-
-    folder: Path
-    pretrained: PretrainResult | None
-    finetuned: FinetuneResult | None
-    table: tuple[ScoreRow, ...]
-    """Scores of every model on every test split, by every metric of the task."""
-    report: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "folder": str(self.folder),
-            "pretrain": None if self.pretrained is None else asdict(self.pretrained),
-            "model": str(self._model()),
-            "table": [asdict(row) for row in self.table],
-            "report": str(self.report),
-        }
-
-    def _model(self) -> Path | None:
-        if self.finetuned is not None:
-            return self.finetuned.run_dir / "model"
-        return None if self.pretrained is None else self.folder / "pretrain" / "model"
 
 
 def run(
@@ -91,31 +35,6 @@ def run(
         raise UsageError(f"there is no stage {until!r}; use one of {', '.join(STAGES)}")
     stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
     return _run(as_recipe(recipe), runs=runs, stages=stages, console=console, command=command)
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """Labelled rows in memory that go before the recipe's files."""
-
-    train: object = None
-    validation: object = None
-    test: Mapping[str, object] | None = None
-
-
-def _run(
-    recipe: Recipe,
-    *,
-    runs: str | Path,
-    stages: tuple[str, ...],
-    console: Console | None,
-    command: str | None,
-    tables: _Tables = _Tables(),
-) -> RunResult:
-    chain = _Chain(recipe, Path(runs), console or Console(soft_wrap=True), tables)
-    try:
-        return chain.run(stages)
-    except Stopped as stopped:
-        raise Stopped(stopped.signal_number, command or stopped.resume_command) from None
 
 
 def pretrain(
@@ -154,7 +73,7 @@ def finetune(
         raise UsageError(f"recipe {chosen.name!r} has no [finetune] section")
     needs_stages = chosen.finetune.model is None or chosen.finetune.code_words is not None
     stages = STAGES if needs_stages else STAGES[-1:]
-    tables = _Tables(train, validation, test)
+    tables = Tables(train, validation, test)
     return _run(chosen, runs=runs, stages=stages, console=console, command=command, tables=tables)
 
 
@@ -168,248 +87,23 @@ def load(name: str | Path, *, runtime: Runtime | None = None) -> Predictor | Mas
     return Predictor.load(name, runtime=runtime)
 
 
-def in_words(predictions: Sequence[tuple[str, float]]) -> str:
-    """Guesses at a hidden word as a person reads them."""
-    return "  ".join(f"{word} {share:.0%}" for word, share in predictions)
-
-
 def as_recipe(recipe: AnyRecipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     return parse_recipe(recipe) if isinstance(recipe, Mapping) else load_recipe(recipe)
 
 
-class _Chain:
-    """One recipe, its folder, and where to speak."""
-
-    def __init__(self, recipe: Recipe, runs: Path, console: Console, tables: _Tables):
-        self.recipe = recipe
-        self.tables = tables
-        self.folder = runs / recipe.name
-        self.console = console
-        runtime = recipe.runtime
-        self.runtime: Runtime = detect(dtype=runtime.dtype, threads=runtime.threads, device=runtime.device)
-        self.started = time.monotonic()
-
-    def run(self, stages: tuple[str, ...]) -> RunResult:
-        recipe, folder = self.recipe, self.folder
-        self._check_before_long_work(stages)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "recipe.toml", recipe_toml(recipe))
-        if recipe.corpus is not None and "corpus" in stages:
-            self._corpus()
-        if recipe.tokenizer is not None and "tokenizer" in stages:
-            self._tokenizer()
-        if recipe.examples is not None and "examples" in stages:
-            self._examples()
-        pretrained = self._pretrain() if recipe.pretrain is not None and "pretrain" in stages else None
-        finetuned = self._finetune() if recipe.finetune is not None and "finetune" in stages else None
-        table = self._random_beside(finetuned) if finetuned is not None else ()
-        if pretrained is not None and recipe.fill_mask:
-            self._fill_mask()
-        result = RunResult(folder, pretrained, finetuned, table, write_report(folder))
-        self._summary(result)
-        return result
-
-    def _check_before_long_work(self, stages: tuple[str, ...]) -> None:
-        """What a late stage would stumble over is said before the first one begins."""
-        recipe, config = self.recipe, self.recipe.finetune
-        if recipe.pretrain is not None and recipe.pretrain.init is None:
-            preset((recipe.model or ModelConfig()).preset, recipe.model.overrides if recipe.model else {})
-        if config is not None and "finetune" in stages:
-            if not config.train and config.code_words is None and self.tables.train is None:
-                raise UsageError("finetune: needs train = FILE or [finetune.code_words]")
-            metrics = TASKS[config.task].metrics
-            if config.metric is not None and config.metric not in metrics:
-                raise UsageError(f"finetune.metric: {config.metric!r} is not one of {', '.join(metrics)}")
-            if config.code_words is None and self.tables.train is None:
-                for file in (config.train, config.validation, config.label_names, *config.test.values()):
-                    if file:
-                        find_data_file(file)
-
-    def _corpus(self) -> None:
-        config = self.recipe.corpus
-        assert config is not None
-        self._artifact(
-            corpora.KIND,
-            config=config.model_dump(mode="json"),
-            inputs=corpora.corpus_inputs(config),
-            build=lambda out: corpora.build_corpus(
-                config, out, environment=environment(), workers=self.recipe.runtime.workers
-            ),
-            says=lambda c: (
-                f"{c['documents']:,} documents, {c['sentences']:,} sentences, {c['characters']:,} characters"
-            ),
-        )
-
-    def _tokenizer(self) -> None:
-        config, corpus = self.recipe.tokenizer, self.folder / "corpus"
-        assert config is not None
-        self._artifact(
-            tokenizers.KIND,
-            config=config.model_dump(mode="json"),
-            inputs=tokenizers.tokenizer_inputs(config, corpus),
-            build=lambda out: tokenizers.train_tokenizer(config, corpus, out, environment=environment()),
-            says=lambda c: f"{c['vocab_size']:,} entries",
-        )
-
-    def _examples(self) -> None:
-        config, corpus, vocabulary = self.recipe.examples, self.folder / "corpus", self.folder / "tokenizer"
-        assert config is not None
-        seed = self.recipe.seed
-        self._artifact(
-            shards.KIND,
-            config={**config.model_dump(mode="json"), "seed": seed},
-            inputs=shards.examples_inputs(corpus, vocabulary),
-            build=lambda out: shards.build_examples(
-                config, corpus, vocabulary, out, seed=seed, environment=environment()
-            ),
-            says=lambda c: f"{c['train']['spans']:,} training spans, {c['train']['tokens']:,} tokens",
-        )
-
-    def _pretrain(self) -> PretrainResult:
-        self._title("pretrain")
-        return pretrain_run(
-            self.recipe,
-            self.folder / "pretrain",
-            examples=self.folder / "examples",
-            tokenizer=self.folder / "tokenizer",
-            runtime=self.runtime,
-            on_evaluation=lambda *_: self._report_on_the_way(),
-            console=self.console,
-        )
-
-    def _finetune(self) -> FinetuneResult:
-        config = self.recipe.finetune
-        assert config is not None
-        if config.code_words is not None:
-            words, seed, corpus = config.code_words, self.recipe.seed, self.folder / "corpus"
-            self._artifact(
-                code_words.KIND,
-                config=code_words.code_words_config(words, seed),
-                inputs={"corpus": open_artifact(corpus, corpora.KIND, verify=False).digest},
-                build=lambda out: code_words.build_code_words(words, corpus, out, seed=seed, environment=environment()),
-                says=lambda c: f"{c['train']['sentences']:,} sentences to train on, {c['test']['sentences']:,} to test",
-            )
-        return self._finetune_one("finetune", name=PRETRAINED if config.model is None else _short(config.model))
-
-    def _random_beside(self, finetuned: FinetuneResult) -> tuple[ScoreRow, ...]:
-        """The score table, with the same network from random weights as a row where the recipe asks for it."""
-        config = self.recipe.finetune
-        assert config is not None
-        table = finetuned.score_table
-        if "random-weights" in config.baselines:
-            beside = self._finetune_one("finetune-random-weights", name=RANDOM, random_weights=True)
-            ours = [row for row in table if row.name.startswith("BERT")]
-            table = (*(row for row in table if row not in ours), *beside.score_table, *ours)
-        write_json(self.folder / "scores.json", {"metric": _metric(config), "table": [asdict(row) for row in table]})
-        return table
-
-    def _finetune_one(self, folder: str, *, name: str, random_weights: bool = False) -> FinetuneResult:
-        config = self.recipe.finetune
-        assert config is not None
-        self._title(folder)
-        return finetune_run(
-            self.recipe,
-            self.folder / folder,
-            model=config.model or self.folder / "pretrain" / "model",
-            random_weights=random_weights,
-            labels_dir=self.folder / "labels" if config.code_words is not None else None,
-            train=self.tables.train,
-            validation=self.tables.validation,
-            test=self.tables.test,
-            name=name,
-            on_evaluation=lambda *_: self._report_on_the_way(),
-            console=self.console,
-            runtime=self.runtime,
-        )
-
-    def _fill_mask(self) -> None:
-        filler = MaskFiller.load(self.folder / "pretrain", runtime=self.runtime)
-        answers = [(text, filler.predict(text)) for text in self.recipe.fill_mask]
-        write_json(self.folder / "fill_mask.json", [{"text": text, "predictions": found} for text, found in answers])
-        self._title("fill-mask")
-        for text, found in answers:
-            self.console.print(f"{text}\n    {in_words(found)}", highlight=False, markup=False)
-
-    def _artifact(
-        self,
-        kind: str,
-        *,
-        config: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        build: Callable[[Path], Artifact],
-        says: Callable[[Mapping[str, Any]], str],
-    ) -> None:
-        """Build one artifact, or say that it is there already."""
-        path = self.folder / kind
-        started = time.monotonic()
-        self._title(kind)
-        if is_current(path, kind=kind, config=config, inputs=inputs):
-            self.console.print(f"done before: {says(open_artifact(path, kind, verify=False).counts)}", highlight=False)
-            return
-        with self.console.status(f"{kind} ..."):
-            counts = build(path).counts
-        self.console.print(f"{says(counts)} in {time.monotonic() - started:.0f} s", highlight=False)
-
-    def _title(self, name: str) -> None:
-        self.console.rule(f"{name}", align="left", characters="-", style="bold")
-
-    def _report_on_the_way(self) -> None:
-        write_report(self.folder)
-
-    def _summary(self, result: RunResult) -> None:
-        console = self.console
-        if result.finetuned is not None:
-            self._title("scores")
-            assert self.recipe.finetune is not None
-            console.print(_score_table(result.table, _metric(self.recipe.finetune)))
-        self._title("done")
-        model = result._model()
-        lines = [("report", result.report), ("model", model), ("time", f"{time.monotonic() - self.started:.0f} s")]
-        for label, value in lines:
-            if value is not None:
-                console.print(f"{label:<8} {value}", highlight=False, markup=False)
-        console.print("next", highlight=False)
-        for command in _next_commands(result):
-            console.print(f"  {command}", highlight=False, markup=False)
-
-
-def _short(model: str) -> str:
-    """A model's name in a narrow table: without what only says where it lies."""
-    return "BERT, " + model.removeprefix("package:").removesuffix("/model")
-
-
-def _metric(config: FinetuneConfig) -> str:
-    return config.metric or TASKS[config.task].default_metric
-
-
-def _score_table(rows: tuple[ScoreRow, ...], metric: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    table.add_column("split")
-    table.add_column(metric, justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("rows", justify="right")
-    for row in rows:
-        if row.metric == metric:
-            table.add_row(row.name, row.split, f"{row.score:.3f}", f"{row.low:.3f} to {row.high:.3f}", f"{row.rows:,}")
-    return table
-
-
-def _next_commands(result: RunResult) -> list[str]:
-    folder = result.folder
-    if result.finetuned is not None:
-        finetuned = shlex.quote(str(result.finetuned.run_dir))
-        return [
-            f"bertsmith predict {finetuned} 'a text of your own'",
-            f"bertsmith predict {finetuned} --file YOUR_TEXTS.txt",
-            f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",
-        ]
-    if result.pretrained is not None:
-        model = shlex.quote(str(folder / "pretrain"))
-        return [
-            f"bertsmith fill-mask {model} 'a sentence with one [MASK] in it.'",
-            f"bertsmith finetune recipes/cola.toml --set finetune.model={model}",
-        ]
-    return [f"bertsmith run {folder}/recipe.toml"]
+def _run(
+    recipe: Recipe,
+    *,
+    runs: str | Path,
+    stages: tuple[str, ...],
+    console: Console | None,
+    command: str | None,
+    tables: Tables | None = None,
+) -> RunResult:
+    chain = Chain(recipe, Path(runs), console or Console(soft_wrap=True), tables or Tables())
+    try:
+        return chain.run(stages)
+    except Stopped as stopped:
+        raise Stopped(stopped.signal_number, command or stopped.resume_command) from None

@@ -10,7 +10,7 @@ import bertsmith
 ROOT = Path(bertsmith.__file__).parent
 ROOMS = [
     *("errors", "config", "artifact", "runtime", "corpus", "tokenizer", "examples", "model", "training", "tasks"),
-    *("export", "compress", "analysis", "serve", "pipeline", "cli"),
+    *("export", "compress", "analysis", "serve", "chain", "pipeline", "cli"),
 ]
 FACE = {"__init__", "__main__"}
 """The package's own face may import from everywhere, and `runtime` asks it for the version."""

@@ -1,5 +1,6 @@
 """Fill in the blank: what a pre-trained model puts in the place of [MASK]."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,3 +74,8 @@ def fill_mask(
     [("list", 0.61), ("tuple", 0.12), ...]
     """
     return MaskFiller.load(name, runtime=runtime).predict(sentence, top=top)
+
+
+def in_words(predictions: Sequence[tuple[str, float]]) -> str:
+    """Guesses at a hidden word as a person reads them."""
+    return "  ".join(f"{word} {share:.0%}" for word, share in predictions)
