@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bertsmith.errors import ArtifactError
 
 FORMAT_VERSION = 1
 _OWN_FILES = ("manifest.json", "run.json")
+_PIECE_FACTS = "piece.json"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,52 @@ def write_artifact(
         replace_directory(draft.path, path)
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished part of a stage that is not finished itself."""
+
+    path: Path
+    counts: Mapping[str, Any]
+
+
+def work_folder(path: Path) -> Path:
+    """Where the pieces of the stage at `path` wait until it is finished; a stage that was stopped goes on from them."""
+    return path.parent / f".{path.name}.work"
+
+
+def make_piece(work: Path, key: str, make: Callable[[Path], Mapping[str, Any]]) -> Piece:
+    """The piece `key` of `work`: the one that is there, or what `make` now puts into a folder of its own.
+
+    `key` is a digest of everything the piece depends on, so that what another config left is never taken up. `make`
+    gets an empty folder, fills it and returns counts (JSON); the folder gets its name when it is whole and on the disk.
+    """
+    path = work / key
+    found = _finished_piece(path)
+    if found is not None:
+        return found
+    work.mkdir(parents=True, exist_ok=True)
+    remove_drafts(path)
+    draft = work / f".{key}.draft-{os.getpid()}"
+    draft.mkdir()
+    try:
+        counts = dict(make(draft))
+        sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
+        write_json(draft / _PIECE_FACTS, {"counts": counts, "sizes": sizes})
+        replace_directory(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Piece(path, counts)
+
+
+def _finished_piece(path: Path) -> Piece | None:
+    try:
+        facts = json.loads((path / _PIECE_FACTS).read_bytes())
+        whole = all((path / name).stat().st_size == size for name, size in facts["sizes"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Piece(path, facts["counts"]) if whole else None
 
 
 def open_artifact(path: Path, kind: str, *, verify: bool = True) -> Artifact:

@@ -6,7 +6,6 @@ saving); anything else is a defect of ours and shows its traceback.
 
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -16,12 +15,28 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from bertsmith import pipeline
 from bertsmith.analysis.report import write_report
 from bertsmith.chain import STAGES
-from bertsmith.config import Recipe, load_recipe
+from bertsmith.commands import corpus, examples, tokenizer
+from bertsmith.commands.options import (
+    AllowPickle,
+    AsJson,
+    LabelColumn,
+    LabelNames,
+    ModelName,
+    NoHeader,
+    Overrides,
+    RecipePath,
+    RunsFolder,
+    TextColumn,
+    console_for,
+    print_json,
+    read_recipe,
+    same_command,
+)
+from bertsmith.config import load_recipe
 from bertsmith.corpus.fetch import fetch as fetch_downloads
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.tasks.base import Columns
@@ -40,18 +55,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. finetune.epochs=4.")
-]
-RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin, weights only, no code run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
-TextColumn = Annotated[str, typer.Option(help="Column with the text: a name, or a number from 0 without a header.")]
-LabelColumn = Annotated[str, typer.Option(help="Column with the label: a name, or a number from 0 without a header.")]
-NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of a .tsv or .csv is a row.")]
-LabelNames = Annotated[str | None, typer.Option(help="File with a label's name a line; the table holds line numbers.")]
+app.add_typer(corpus.app, name="corpus")
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(examples.app, name="examples")
 
 
 @app.command()
@@ -68,14 +74,14 @@ def run(
     Example: bertsmith run recipes/quickstart.toml
     """
     result = pipeline.run(
-        _recipe(recipe, overrides, allow_pickle),
+        read_recipe(recipe, overrides, allow_pickle),
         runs=runs,
         until=until,
-        console=_console(as_json),
-        command=_same_command(),
+        console=console_for(as_json),
+        command=same_command(),
     )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
 
 
 @app.command()
@@ -91,10 +97,10 @@ def pretrain(
     Example: bertsmith pretrain recipes/english.toml --set pretrain.budget_minutes=10
     """
     result = pipeline.pretrain(
-        _recipe(recipe, overrides, allow_pickle), runs=runs, console=_console(as_json), command=_same_command()
+        read_recipe(recipe, overrides, allow_pickle), runs=runs, console=console_for(as_json), command=same_command()
     )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
 
 
 @app.command()
@@ -110,10 +116,10 @@ def finetune(
     Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
     """
     result = pipeline.finetune(
-        _recipe(recipe, overrides, allow_pickle), runs=runs, console=_console(as_json), command=_same_command()
+        read_recipe(recipe, overrides, allow_pickle), runs=runs, console=console_for(as_json), command=same_command()
     )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
 
 
 @app.command()
@@ -133,7 +139,7 @@ def evaluate(
     columns = _columns(text_column, label_column, no_header, label_names)
     result = evaluate_rows(model, data, columns=columns)
     if as_json:
-        _print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
+        print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
         return
     for row in result.table:
         typer.echo(f"{row.metric:<16} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
@@ -183,7 +189,7 @@ def fill_mask(
     filler = MaskFiller.load(model)
     answers = [(text, filler.predict(text, top=top)) for text in texts]
     if as_json:
-        _print_json([{"text": text, "predictions": found} for text, found in answers])
+        print_json([{"text": text, "predictions": found} for text, found in answers])
         return
     for text, found in answers:
         typer.echo(f"{text}\n    {in_words(found)}")
@@ -214,20 +220,6 @@ def report(
     typer.echo(write_report(run_folder, out))
 
 
-def _recipe(path: Path, overrides: list[str] | None, allow_pickle: bool) -> Recipe:
-    return load_recipe(path, [*(overrides or ()), *(["runtime.allow_pickle=true"] if allow_pickle else ())])
-
-
-def _console(as_json: bool) -> Console:
-    """People read standard output, unless a program does."""
-    return Console(stderr=as_json, soft_wrap=True)
-
-
-def _same_command() -> str:
-    """What was typed, to be typed again."""
-    return shlex.join(["bertsmith", *sys.argv[1:]])
-
-
 def _columns(text: str, label: str, no_header: bool, label_names: str | None) -> Columns:
     return Columns(
         text=int(text) if no_header and text.isdecimal() else text,
@@ -247,11 +239,6 @@ def _in_words(record: Mapping[str, Any]) -> str:
     return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {record['text']}"
 
 
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
-    sys.stdout.write("\n")
-
-
 def main() -> None:
     """Entry point of the `bertsmith` command."""
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -269,7 +256,7 @@ def main() -> None:
 
 def _stop(signal_number: int, _frame: FrameType | None) -> NoReturn:
     """Outside training loops, which save first: unwind, so that half-written stages are removed."""
-    raise Stopped(signal_number, _same_command())
+    raise Stopped(signal_number, same_command())
 
 
 def _complain(message: str, exit_code: int) -> NoReturn:

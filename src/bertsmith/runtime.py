@@ -1,16 +1,23 @@
-"""What this process runs on: device, dtype, threads, seeds, rank. Nothing else asks the environment."""
+"""What this process runs on: device, dtype, threads, seeds, rank. Nothing else asks the environment.
+
+PyTorch is imported where it is asked, so that processes which only prepare text begin at once and stay small.
+"""
+
+from __future__ import annotations
 
 import functools
 import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 import xxhash
 
 from bertsmith.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -28,6 +35,8 @@ class Runtime:
 
     @property
     def device_name(self) -> str:
+        import torch
+
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
 
     @property
@@ -36,6 +45,8 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """Run matrix products in `dtype`; does nothing for float32."""
+        import torch
+
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
@@ -45,6 +56,8 @@ def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str
     bfloat16 is chosen on a GPU that supports it and on a CPU with AVX512-BF16 or AMX; elsewhere bfloat16 is emulated
     and slower than float32, so float32 is chosen.
     """
+    import torch
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -70,6 +83,8 @@ def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str
 @functools.cache
 def cpu_has_bfloat16() -> bool:
     """True where the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    import torch
+
     capabilities = torch.backends.cpu.get_capabilities() if hasattr(torch.backends.cpu, "get_capabilities") else {}
     if capabilities:
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile") or capabilities.get("amx_bf16"))
@@ -96,6 +111,7 @@ def environment(runtime: Runtime | None = None) -> dict[str, object]:
     """Facts for `run.json` and the report: versions, machine, devices."""
     import numpy
     import tokenizers
+    import torch
 
     import bertsmith
 
@@ -122,6 +138,8 @@ def available_cpus() -> int:
 
 def peak_memory_bytes() -> int:
     """Largest resident memory of this process so far (on a GPU: the allocator's peak), in bytes."""
+    import torch
+
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     import resource

@@ -1,0 +1,44 @@
+"""What several verbs have in common: their options, and how they speak."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bertsmith.config import Recipe, load_recipe
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. finetune.epochs=4.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin, weights only, no code run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
+TextColumn = Annotated[str, typer.Option(help="Column with the text: a name, or a number from 0 without a header.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the label: a name, or a number from 0 without a header.")]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of a .tsv or .csv is a row.")]
+LabelNames = Annotated[str | None, typer.Option(help="File with a label's name a line; the table holds line numbers.")]
+
+
+def read_recipe(path: Path, overrides: list[str] | None, allow_pickle: bool = False) -> Recipe:
+    return load_recipe(path, [*(overrides or ()), *(["runtime.allow_pickle=true"] if allow_pickle else ())])
+
+
+def console_for(as_json: bool) -> Console:
+    """People read standard output, unless a program does."""
+    return Console(stderr=as_json, soft_wrap=True)
+
+
+def same_command() -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["bertsmith", *sys.argv[1:]])
+
+
+def print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
+    sys.stdout.write("\n")

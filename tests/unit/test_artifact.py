@@ -1,0 +1,35 @@
+"""A stage's pieces: kept when it is stopped, taken up by the next try."""
+
+from pathlib import Path
+
+import pytest
+
+from bertsmith.artifact import make_piece
+
+
+def test_a_finished_piece_is_not_made_again(tmp_path: Path) -> None:
+    made = []
+
+    def make(folder: Path) -> dict[str, int]:
+        made.append(folder)
+        (folder / "rows.txt").write_text("one\ntwo\n")
+        return {"rows": 2}
+
+    first = make_piece(tmp_path / "work", "a1", make)
+    again = make_piece(tmp_path / "work", "a1", make)
+    assert (first.path, first.counts) == (again.path, again.counts) == (tmp_path / "work" / "a1", {"rows": 2})
+    assert len(made) == 1
+    (first.path / "rows.txt").write_text("one\n")  # torn
+    assert make_piece(tmp_path / "work", "a1", make).counts == {"rows": 2}
+    assert (first.path / "rows.txt").read_text() == "one\ntwo\n"
+    assert len(made) == 2
+
+
+def test_a_piece_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> dict[str, int]:
+        (folder / "rows.txt").write_text("one\n")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        make_piece(tmp_path / "work", "a1", fail)
+    assert not list((tmp_path / "work").iterdir())

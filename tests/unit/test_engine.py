@@ -1,0 +1,75 @@
+"""Tasks on processes: results in order, errors as they are, dead workers replaced."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bertsmith.engine import Engine
+from bertsmith.errors import BertsmithError, DataError
+
+
+def slower_first(number: int) -> tuple[int, int]:
+    time.sleep(0.2 if number == 0 else 0)
+    return number, os.getpid()
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise DataError("is three", path="numbers.txt", line=number)
+    return number
+
+
+def die_once(marker: Path) -> str:
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return marker.name
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_in_order_from_other_processes() -> None:
+    results = list(Engine(2).map(slower_first, range(6)))
+    assert [number for number, _ in results] == list(range(6))
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_one_worker_is_this_process() -> None:
+    assert {process for _, process in Engine(1).map(slower_first, [1, 2])} == {os.getpid()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_arrive_as_they_are(workers: int) -> None:
+    results = Engine(workers).map(refuse_three, range(9))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match=r"numbers.txt:3: is three"):
+        next(results)
+
+
+def test_a_task_whose_process_died_is_run_again(tmp_path: Path) -> None:
+    tasks = [tmp_path / name for name in "abcd"]
+    assert list(Engine(2).map(die_once, tasks)) == list("abcd")
+
+
+def test_a_task_that_kills_its_process_each_time() -> None:
+    with pytest.raises(BertsmithError, match="died 3 times, most likely out of memory"):
+        list(Engine(2).map(die, range(4)))
+
+
+def test_nobody_is_left_when_the_results_are_not_wanted() -> None:
+    results = Engine(2).map(slower_first, range(50))
+    _, process = next(results)
+    results.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker is still there")
