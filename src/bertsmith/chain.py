@@ -24,6 +24,7 @@ from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
 from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.corpus import build as corpora
+from bertsmith.engine import Engine
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
 from bertsmith.model.presets import preset
@@ -135,7 +136,7 @@ class Chain:
             config=config.model_dump(mode="json"),
             inputs=corpora.corpus_inputs(config),
             build=lambda out: corpora.build_corpus(
-                config, out, environment=environment(), workers=self.recipe.runtime.workers
+                config, out, environment=environment(), engine=Engine.of(self.recipe.runtime.workers)
             ),
             says=lambda c: (
                 f"{c['documents']:,} documents, {c['sentences']:,} sentences, {c['characters']:,} characters"

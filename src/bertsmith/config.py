@@ -54,15 +54,34 @@ class Data(Section):
 class Source(Section):
     """One source of documents."""
 
-    kind: Literal["text", "jsonl", "python-docs"]
+    kind: Literal["text", "jsonl", "json", "csv", "parquet", "sql", "hub", "python-docs"]
     paths: tuple[str, ...] = ()
-    """Files, folders or globs, looked up in the current folder, then in each data folder."""
+    """Files, folders, globs or fsspec URLs, plain or .gz, .bz2, .xz, .zst; paths are looked up in the current folder,
+    then in each data folder. hub: which of the dataset's files."""
     layout: Literal["sentences", "paragraphs", "file"] = "paragraphs"
     """Text: a sentence a line with blank lines between documents; a paragraph a document; a file a document."""
     unwrap: bool = False
     """Rejoin hard-wrapped lines into paragraphs."""
     text_field: str = "text"
-    """JSON Lines: the field with the text (dots go into nested objects)."""
+    """JSON: the field with the text (dots go into nested objects; of a list, each element); else the column."""
+    header: bool = True
+    """CSV: the first line names the columns; false: text_field is a number from 0."""
+    delimiter: Annotated[str, Field(max_length=1)] = ""
+    """CSV: what parts columns; default: a tab in .tsv files, else a comma."""
+    encoding: str = "utf-8"
+    """Of text, JSON and CSV: any that Python knows, such as gb18030 or utf-16."""
+    on_error: Literal["strict", "skip", "replace"] = "strict"
+    """What cannot be decoded: refuse it with its place, leave the line out, or put U+FFFD; the last two are counted."""
+    max_document_bytes: Positive = 16_000_000
+    """Longer lines and documents are left out and counted, so that memory is bounded."""
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Mixing weight: 2 takes each training document twice, 0.25 every fourth, chosen by a hash."""
+    url: str = ""
+    """sql: the database, as SQLAlchemy writes it: sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/NAME."""
+    query: str = ""
+    """sql: the query whose rows are documents; order it (ORDER BY), since a row's number is its id."""
+    dataset: str = ""
+    """hub: OWNER/NAME of a dataset, or OWNER/NAME@REVISION."""
     packages: tuple[str, ...] = ()
     """python-docs: installed packages to read beside the standard library."""
 

@@ -11,6 +11,7 @@ import pytest
 from bertsmith.artifact import open_artifact
 from bertsmith.config import CorpusConfig, Source
 from bertsmith.corpus.build import build_corpus
+from bertsmith.engine import Engine
 from examples_case import build_all, made_up_text
 
 STAGES = ("corpus", "tokenizer", "examples")
@@ -34,7 +35,7 @@ def test_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (library / f"module_{number}.py").write_text(content)
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(library))
     config = CorpusConfig(sources=(Source(kind="python-docs"),), min_characters=10, validation_share=0.2)
-    one, *others = (build_corpus(config, tmp_path / f"{n}", environment={}, workers=n) for n in (1, 2, 5))
+    one, *others = (build_corpus(config, tmp_path / f"{n}", environment={}, engine=Engine(n)) for n in (1, 2, 5))
     assert one.counts["documents"] == 90
     assert one.counts["dropped"]["module does not parse"] == 10
     for other in others:

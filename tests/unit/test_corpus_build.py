@@ -6,8 +6,9 @@ import pytest
 
 from bertsmith.artifact import is_current
 from bertsmith.config import CorpusConfig, Source
-from bertsmith.corpus import build
-from bertsmith.corpus.build import build_corpus, corpus_inputs, draw_split, read_documents
+from bertsmith.corpus import prepare
+from bertsmith.corpus.build import build_corpus, corpus_inputs, read_documents
+from bertsmith.corpus.prepare import draw_of, split_of
 from bertsmith.errors import ArtifactError, DataError
 from examples_case import corpus_config, made_up_text
 
@@ -58,15 +59,16 @@ def test_a_small_corpus_gives_each_wanted_split_a_document(tmp_path: Path) -> No
 
 def test_a_split_depends_on_the_id_alone() -> None:
     shares = {"validation_share": 0.1, "test_share": 0.1}
-    drawn = [draw_split(f"document {number}", **shares) for number in range(2000)]
-    assert drawn == [draw_split(f"document {number}", **shares) for number in range(2000)]
+    drawn = [split_of(draw_of(f"document {number}"), **shares) for number in range(2000)]
+    assert drawn == [split_of(draw_of(f"document {number}"), **shares) for number in range(2000)]
     assert 150 < drawn.count("validation") < 250
     assert 150 < drawn.count("test") < 250
 
 
 def test_parts_end_where_enough_text_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(read_documents(corpus_of(tmp_path, made_up_text())))
-    monkeypatch.setattr(build, "_PART_CHARACTERS", 5_000)
+    monkeypatch.setattr(prepare, "PART_CHARACTERS", 5_000)
+    monkeypatch.setattr(prepare, "_GROUP_CHARACTERS", 1_000)
     path = corpus_of(tmp_path, made_up_text())
     assert len(list(path.glob("part-*.parquet"))) > 3
     assert list(read_documents(path)) == whole

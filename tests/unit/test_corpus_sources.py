@@ -2,19 +2,30 @@ import gzip
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
+from bertsmith.corpus.files import find_files, local_files
+from bertsmith.corpus.plain_text import unwrap
 from bertsmith.corpus.python_docs import package_versions, read_python_docs
-from bertsmith.corpus.sources import find_files, read_source, source_inputs, unwrap
+from bertsmith.corpus.sources import CHUNK_BYTES, plan_chunks, read_chunk, source_inputs
 from bertsmith.errors import DataError
 
 
 def read(path: Path, **settings: object) -> list[RawDocument]:
-    return list(read_source(Source.model_validate({"kind": "text", "paths": (str(path),), **settings}), Counter()))
+    return list(documents_of(Source.model_validate({"kind": "text", "paths": (str(path),), **settings})))
+
+
+def documents_of(
+    source: Source, counts: Counter[str] | None = None, *, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[RawDocument]:
+    counts = Counter() if counts is None else counts
+    for chunk in plan_chunks(source, chunk_bytes=chunk_bytes):
+        yield from read_chunk(chunk, counts)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -85,12 +96,12 @@ def test_find_files(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden"):
         write(tmp_path / name, name)
-    names = [path.relative_to(tmp_path).as_posix() for path in find_files(["*.txt"], [tmp_path])]
+    names = [path.relative_to(tmp_path).as_posix() for path in local_files(["*.txt"], [tmp_path])]
     assert names == ["a.txt", "b.txt"]
     assert len(find_files([str(tmp_path), str(tmp_path / "a.txt")])) == 3
     everything = Source(kind="text", paths=(str(tmp_path),))
     assert list(source_inputs(everything)) == ["a.txt", "b.txt", "deep/c.txt"]
-    assert find_files([str(tmp_path / "**/c.txt")]) == [tmp_path / "deep/c.txt"]
+    assert local_files([str(tmp_path / "**/c.txt")]) == [tmp_path / "deep/c.txt"]
     with pytest.raises(DataError, match=r"'missing\.txt' matches no file; looked in .*" + tmp_path.name):
         find_files(["missing.txt"], [tmp_path])
 
@@ -99,13 +110,13 @@ def test_paths_are_looked_up_in_the_data_folder(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "a.txt", "text")
     monkeypatch.setenv("BERTSMITH_DATA", str(tmp_path))
     source = Source(kind="text", paths=("a.txt",))
-    assert [document.id for document in read_source(source, Counter())] == ["a.txt#1"]
+    assert [document.id for document in documents_of(source)] == ["a.txt#1"]
     assert list(source_inputs(source)) == ["a.txt"]
 
 
 def test_a_source_without_paths() -> None:
     with pytest.raises(DataError, match="names no files"):
-        list(read_source(Source(kind="text"), Counter()))
+        list(documents_of(Source(kind="text")))
 
 
 @pytest.fixture

@@ -1,40 +1,36 @@
-"""Sources to a corpus: clean, split into sentences, drop duplicates, hold documents out, write Parquet.
+"""Sources to a corpus: read and clean in chunks, drop duplicates over all of them, hold documents out, write Parquet.
 
     part-00000.parquet ...   id, text, source, sentences (list of string), split
 
-Parts end where enough text is in them, so that what is written depends on the text alone, not on the machine.
+Each chunk is a task of its own (see `prepare`) and becomes a part, or some where it is large; chunks end where the
+files say, so what is written depends on the text alone, not on the machine or the number of processes. Memory holds a
+chunk for each process, and some bytes a document.
 """
 
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
-from bertsmith.artifact import Artifact, open_artifact, write_artifact
+from bertsmith.artifact import Artifact, Piece, open_artifact, work_folder, write_artifact
 from bertsmith.config import CorpusConfig
-from bertsmith.corpus.clean import clean_text
-from bertsmith.corpus.dedup import Seen
-from bertsmith.corpus.document import Document, RawDocument, Split
-from bertsmith.corpus.sentences import split_sentences
-from bertsmith.corpus.sources import read_source, source_inputs
+from bertsmith.corpus.document import Document
+from bertsmith.corpus.finish import KeptCounts, finish_chunk
+from bertsmith.corpus.prepare import PrepareTask, prepare_chunk, task_key
+from bertsmith.corpus.select import select
+from bertsmith.corpus.sources import plan_chunks, source_inputs
+from bertsmith.engine import Engine
 from bertsmith.errors import DataError
-from bertsmith.runtime import available_cpus
 
 KIND = "corpus"
-_PART_CHARACTERS = 32_000_000
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("source", pa.string()),
-        ("sentences", pa.list_(pa.string())),
-        ("split", pa.string()),
-    ]
-)
+_MOST_SOURCES = 1000
+"""The manifest counts so many sources by name, the largest; the rest together."""
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and those there are."""
 
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
@@ -46,38 +42,51 @@ def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
     }
 
 
-def build_corpus(config: CorpusConfig, out: Path, *, environment: Mapping[str, Any], workers: int = 0) -> Artifact:
-    """Read all sources and write the corpus artifact; `workers` processes read code (0: one for each processor).
+def build_corpus(
+    config: CorpusConfig,
+    out: Path,
+    *,
+    environment: Mapping[str, Any],
+    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    rejects: Path | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Read all sources and write the corpus artifact. Begun again after a stop, it goes on with the next chunk.
+
+    rejects: write every dropped document with its reason to this file, as JSON Lines.
 
     Raises `DataError` with file and line for a source that cannot be read, and when no document is left.
     """
+    inputs = [source_inputs(source) for source in config.sources]
+    named = {f"source {n}: {name}": digest for n, found in enumerate(inputs) for name, digest in found.items()}
+    work = work_folder(out)
+    tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
     with write_artifact(
-        out,
-        kind=KIND,
-        config=config.model_dump(mode="json"),
-        inputs=corpus_inputs(config),
-        environment=environment,
+        out, kind=KIND, config=config.model_dump(mode="json"), inputs=named, environment=environment
     ) as draft:
-        dropped: Counter[str] = Counter()
-        kept = _KeptCounts()
-        writer = _PartWriter(draft.path)
-        for document in _documents(config, dropped, workers or available_cpus()):
-            kept.add(document)
-            writer.add(document)
-            if config.max_documents is not None and kept.documents >= config.max_documents:
-                break
-        if not kept.documents:
+        pieces = _prepare(tasks, engine, config.max_documents, progress)
+        selection = select(config, [task.chunk for task in tasks[: len(pieces)]], pieces, work)
+        dropped = sum((Counter(piece.counts["dropped"]) for piece in pieces), selection.dropped)
+        if not selection.num_taken:
+            shutil.rmtree(work, ignore_errors=True)
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "none was read"
             raise DataError(f"no document is left in the corpus ({reasons}); check its sources and min_characters")
-        writer.finish(shares={"validation": config.validation_share, "test": config.test_share}, kept=kept)
-        draft.counts.update(kept.summary(), dropped=dict(sorted(dropped.items())))
+        kept = KeptCounts()
+        for counts in engine.map(finish_chunk, list(selection.tasks(pieces, draft.path, rejects))):
+            kept.add(counts)
+        draft.counts.update(kept.summary(most_sources=_MOST_SOURCES), dropped=dict(sorted(dropped.items())))
+        cleaned = sum((Counter(piece.counts["cleaned"]) for piece in pieces), Counter[str]())
+        draft.counts["cleaned"] = dict(sorted(cleaned.items()))
+    if rejects is not None:
+        _join_rejects(rejects, pieces)
+    shutil.rmtree(work, ignore_errors=True)
     return open_artifact(out, KIND, verify=False)
 
 
 def read_documents(corpus_dir: Path, split: str | None = None) -> Iterator[Document]:
     """Documents in the order in which they were written; of one split, or of all."""
     open_artifact(corpus_dir, KIND, verify=False)
-    for path in sorted(corpus_dir.glob("part-*.parquet")):
+    for path in corpus_parts(corpus_dir):
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
@@ -85,108 +94,55 @@ def read_documents(corpus_dir: Path, split: str | None = None) -> Iterator[Docum
                         yield Document(row["id"], row["text"], row["source"], tuple(row["sentences"]), row["split"])
 
 
-def draw_split(name: str, *, validation_share: float, test_share: float) -> Split:
-    """The split of a document, from a hash of its id alone: the same whatever else is in the corpus."""
-    draw = xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")) / 2**64
-    if draw < validation_share:
-        return "validation"
-    return "test" if draw < validation_share + test_share else "train"
+def corpus_parts(corpus_dir: Path) -> list[Path]:
+    return sorted(corpus_dir.glob("part-*.parquet"))
 
 
-def _documents(config: CorpusConfig, dropped: Counter[str], workers: int) -> Iterator[Document]:
-    seen = Seen()
-    for source in config.sources:
-        for raw in read_source(source, dropped, workers=workers):
-            text, sentences = _clean(raw)
-            if len(text) < config.min_characters:
-                dropped["too short"] += 1
-            elif not sentences:
-                dropped["no sentences"] += 1
-            elif config.deduplicate and seen.add(text):
-                dropped["duplicate"] += 1
-            else:
-                split = draw_split(raw.id, validation_share=config.validation_share, test_share=config.test_share)
-                yield Document(raw.id, text, raw.source, sentences, split)
-
-
-def _clean(raw: RawDocument) -> tuple[str, tuple[str, ...]]:
-    if raw.sentences is None:
-        text = clean_text(raw.text)
-        return text, split_sentences(text)
-    sentences = tuple(filter(None, (clean_text(sentence).replace("\n", " ") for sentence in raw.sentences)))
-    return "\n".join(sentences), sentences
-
-
-class _KeptCounts:
-    """What the manifest says of the documents that were kept."""
-
-    def __init__(self) -> None:
-        self.documents = self.sentences = self.characters = 0
-        self.splits: Counter[str] = Counter()
-        self.sources: dict[str, Counter[str]] = {}
-
-    def add(self, document: Document) -> None:
-        self.documents += 1
-        self.sentences += len(document.sentences)
-        self.characters += len(document.text)
-        self.splits[document.split] += 1
-        source = self.sources.setdefault(document.source, Counter())
-        source["documents"] += 1
-        source["characters"] += len(document.text)
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "documents": self.documents,
-            "sentences": self.sentences,
-            "characters": self.characters,
-            "splits": dict(sorted(self.splits.items())),
-            "sources": {name: dict(counts) for name, counts in sorted(self.sources.items())},
-        }
-
-
-class _PartWriter:
-    """Writes a part whenever enough text has come together."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.rows: list[Document] = []
-        self.characters = self.num_parts = 0
-        self.lowest: list[tuple[int, int, int]] = []
-        """(hash of id, part, row) of the two documents that come first if a split has to be given one."""
-
-    def add(self, document: Document) -> None:
-        draw = xxhash.xxh3_64_intdigest(document.id.encode("utf-8", "surrogatepass"))
-        self.lowest = sorted([*self.lowest, (draw, self.num_parts, len(self.rows))])[:2]
-        self.rows.append(document)
-        self.characters += len(document.text)
-        if self.characters >= _PART_CHARACTERS:
-            self._write()
-
-    def _write(self) -> None:
-        columns = {name: [getattr(row, name) for row in self.rows] for name in _SCHEMA.names}
-        table = pa.table(columns, schema=_SCHEMA)
-        pq.write_table(
-            table, self.folder / f"part-{self.num_parts:05d}.parquet", compression="zstd", row_group_size=8192
+def _prepare_tasks(
+    config: CorpusConfig, inputs: Sequence[Mapping[str, str]], work: Path, engine: Engine, *, keep_rejects: bool
+) -> list[PrepareTask]:
+    """A task for each chunk, in the order of the corpus; what other settings left in `work` goes."""
+    tasks = [
+        PrepareTask(
+            chunk,
+            config,
+            work,
+            key=task_key(chunk, config, read, keep_rejects=keep_rejects),
+            keep_rejects=keep_rejects,
+            workers=engine.workers,
         )
-        self.rows, self.characters, self.num_parts = [], 0, self.num_parts + 1
+        for source, read in zip(config.sources, inputs, strict=True)
+        for chunk in plan_chunks(source)
+    ]
+    keys = {task.key for task in tasks}
+    for left in work.iterdir() if work.is_dir() else ():
+        if left.name not in keys:
+            shutil.rmtree(left, ignore_errors=True)
+    return tasks
 
-    def finish(self, *, shares: Mapping[str, float], kept: _KeptCounts) -> None:
-        """Write the rest; a small corpus in which no document fell into a wanted split gives it one."""
-        if self.rows:
-            self._write()
-        for split, share in shares.items():
-            if share > 0 and not kept.splits[split] and kept.splits["train"] > 1:
-                self._move(split, kept)
 
-    def _move(self, split: str, kept: _KeptCounts) -> None:
-        for _, part, row in self.lowest:
-            path = self.folder / f"part-{part:05d}.parquet"
-            table = pq.read_table(path, schema=_SCHEMA)
-            splits = table["split"].to_pylist()
-            if splits[row] == "train":
-                splits[row] = split
-                table = table.set_column(_SCHEMA.names.index("split"), "split", pa.array(splits, pa.string()))
-                pq.write_table(table, path, compression="zstd", row_group_size=8192)
-                kept.splits["train"] -= 1
-                kept.splits[split] += 1
-                return
+def _prepare(
+    tasks: Sequence[PrepareTask], engine: Engine, max_documents: int | None, progress: Progress | None
+) -> list[Piece]:
+    """The pieces of all chunks, or of as many as hold `max_documents`."""
+    total, done, documents = sum(task.chunk.size for task in tasks), 0, 0
+    pieces: list[Piece] = []
+    for task, piece in zip(tasks, engine.map(prepare_chunk, tasks), strict=False):
+        pieces.append(piece)
+        done += task.chunk.size
+        documents += piece.counts["documents"]
+        if progress is not None:
+            progress(done, total)
+        if max_documents is not None and documents >= max_documents:
+            break
+    return pieces
+
+
+def _join_rejects(out: Path, pieces: Sequence[Piece]) -> None:
+    draft = out.with_name(f".{out.name}.draft")
+    with draft.open("wb") as joined:
+        for piece in pieces:
+            for name in ("rejects.jsonl", "not-taken.jsonl"):
+                with (piece.path / name).open("rb") as part:
+                    shutil.copyfileobj(part, joined)
+    draft.replace(out)

@@ -2,9 +2,15 @@
 
 import re
 import unicodedata
+from collections import Counter
+from dataclasses import dataclass
 
 import ftfy
 from ftfy.badness import is_bad
+
+from bertsmith.config import CorpusConfig
+from bertsmith.corpus.document import RawDocument
+from bertsmith.corpus.sentences import split_sentences
 
 # Characters that text decoded with the wrong code page is full of, and proper English or Chinese almost free of.
 _SUSPICIOUS = re.compile("[\u0080-\u1fff\u2190-\u25ff\ufffd]")
@@ -17,6 +23,40 @@ _INVISIBLE = re.compile(
 _OTHER_SPACES = "\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _SPACES = re.compile(f"[ {_OTHER_SPACES}]{{2,}}|[{_OTHER_SPACES}]")
 _BLANK_LINES = re.compile(r"\n{3,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a document became."""
+
+    text: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A document that is not taken, and why."""
+
+    reason: str
+
+
+class Cleaner:
+    """All that is done to a document between its source and the corpus."""
+
+    def __init__(self, config: CorpusConfig):
+        self.config = config
+        self.counts: Counter[str] = Counter()
+
+    def clean(self, raw: RawDocument) -> Cleaned | Rejected:
+        if raw.sentences is None:
+            text = clean_text(raw.text)
+            sentences = split_sentences(text)
+        else:
+            sentences = tuple(filter(None, (clean_text(line).replace("\n", " ") for line in raw.sentences)))
+            text = "\n".join(sentences)
+        if len(text) < self.config.min_characters:
+            return Rejected("too short")
+        return Cleaned(text, sentences) if sentences else Rejected("no sentences")
 
 
 def clean_text(text: str) -> str:

@@ -3,22 +3,19 @@
 Files are read with `ast`; nothing is imported or run. A document is a module's docstrings in order.
 """
 
-import gc
 import importlib.metadata
 import importlib.util
-import multiprocessing
 import platform
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bertsmith.corpus.dedup import Seen
 from bertsmith.corpus.docstrings import module_paragraphs
 from bertsmith.corpus.document import RawDocument
-from bertsmith.errors import BertsmithError, DataError
+from bertsmith.engine import Engine
+from bertsmith.errors import DataError
 
 _STANDARD_LIBRARY = "python"
 _LEFT_OUT = {"test", "tests", "testing", "_test", "idle_test", "site-packages", "dist-packages", "__pycache__",
@@ -99,17 +96,10 @@ def _module_name(package: str, path: Path) -> str:
 
 def _all_paragraphs(files: Sequence[Path], workers: int) -> Iterator[list[str] | None]:
     """Paragraphs of each file, in the order of the files whatever the number of processes."""
-    if workers <= 1 or len(files) <= _FILES_AT_ONCE:
-        yield from map(module_paragraphs, files)
-        return
-    # Spawned, not forked: the parent has threads of torch and tokenizers, which a fork would break.
-    # Their garbage collector is off: it would walk each syntax tree over and over, a fifth of the time.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=gc.disable) as pool:
-        try:
-            yield from pool.map(module_paragraphs, files, chunksize=_FILES_AT_ONCE)
-        except BrokenProcessPool as error:
-            raise BertsmithError(
-                "a process that reads docstrings died; in a script of your own, start bertsmith under "
-                '`if __name__ == "__main__":`, or set runtime.workers = 1'
-            ) from error
+    runs = [files[start : start + _FILES_AT_ONCE] for start in range(0, len(files), _FILES_AT_ONCE)]
+    for found in Engine(workers).map(_paragraphs_of_all, runs):
+        yield from found
+
+
+def _paragraphs_of_all(files: Sequence[Path]) -> list[list[str] | None]:
+    return [module_paragraphs(file) for file in files]
