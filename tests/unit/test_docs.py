@@ -54,7 +54,7 @@ MEANINGS = {
     "Download.url": "`https://`, `http://` or `file://`.",
     "Download.path": "Where the file goes, below the data folder.",
     "Download.licence": "Shown before the download.",
-    "Source.kind": "Files of that kind, a database query, a dataset of the model hub, or docstrings of installed packages.",
+    "Source.kind": "Files of that kind, a database query, a dataset of the hub, or docstrings of installed packages.",
     "CorpusConfig.sources": "One table, `[[corpus.sources]]`, a source.",
     "TokenizerConfig.vocab_size": "Entries, special tokens and single characters included.",
     "TokenizerConfig.min_frequency": "A piece must be seen so often.",

@@ -73,8 +73,9 @@ def source_inputs(source: Source) -> dict[str, str]:
     return {file.name: file.digest() for file in source_files(source)}
 
 
-def plan_chunks(source: Source, *, chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
-    """The chunks of a source, in order."""
+def plan_chunks(source: Source, *, chunk_bytes: int | None = None) -> list[Chunk]:
+    """The chunks of a source, in order; `CHUNK_BYTES` each if nothing else is said."""
+    chunk_bytes = chunk_bytes or CHUNK_BYTES
     files = source_files(source)
     if not files:
         return [Chunk(source)]
