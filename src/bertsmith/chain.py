@@ -8,6 +8,7 @@ runs/NAME/
     finetune/                           a run: metrics.jsonl, checkpoints/, model/, last/, predictions, scores
     finetune-random-weights/            the same from random weights
     scores.json fill_mask.json report.html
+    rejects.jsonl                       documents that the corpus left out, where they are to be kept
 """
 
 import shlex
@@ -28,6 +29,7 @@ from bertsmith.engine import Engine
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
 from bertsmith.model.presets import preset
+from bertsmith.progress import Report, shown
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks import code_words
 from bertsmith.tasks.evaluate import ScoreRow
@@ -83,13 +85,15 @@ class Tables:
 class Chain:
     """One recipe, its folder, and where to speak."""
 
-    def __init__(self, recipe: Recipe, runs: Path, console: Console, tables: Tables):
+    def __init__(self, recipe: Recipe, runs: Path, console: Console, *, tables: Tables, keep_rejects: bool):
         self.recipe = recipe
         self.tables = tables
+        self.keep_rejects = keep_rejects
         self.folder = runs / recipe.name
         self.console = console
         runtime = recipe.runtime
         self.runtime: Runtime = detect(dtype=runtime.dtype, threads=runtime.threads, device=runtime.device)
+        self.engine = Engine.of(runtime.workers)
         self.started = time.monotonic()
 
     def run(self, stages: tuple[str, ...]) -> RunResult:
@@ -131,13 +135,15 @@ class Chain:
     def _corpus(self) -> None:
         config = self.recipe.corpus
         assert config is not None
+        rejects = self.folder / "rejects.jsonl" if self.keep_rejects else None
         self._artifact(
             corpora.KIND,
             config=config.model_dump(mode="json"),
             inputs=corpora.corpus_inputs(config),
-            build=lambda out: corpora.build_corpus(
-                config, out, environment=environment(), engine=Engine.of(self.recipe.runtime.workers)
+            build=lambda out, report: corpora.build_corpus(
+                config, out, environment=environment(), engine=self.engine, rejects=rejects, progress=report
             ),
+            also=rejects,
             says=lambda c: (
                 f"{c['documents']:,} documents, {c['sentences']:,} sentences, {c['characters']:,} characters"
             ),
@@ -150,7 +156,7 @@ class Chain:
             tokenizers.KIND,
             config=config.model_dump(mode="json"),
             inputs=tokenizers.tokenizer_inputs(config, corpus),
-            build=lambda out: tokenizers.train_tokenizer(config, corpus, out, environment=environment()),
+            build=lambda out, _: tokenizers.train_tokenizer(config, corpus, out, environment=environment()),
             says=lambda c: f"{c['vocab_size']:,} entries",
         )
 
@@ -162,7 +168,7 @@ class Chain:
             shards.KIND,
             config={**config.model_dump(mode="json"), "seed": seed},
             inputs=shards.examples_inputs(corpus, vocabulary),
-            build=lambda out: shards.build_examples(
+            build=lambda out, _: shards.build_examples(
                 config, corpus, vocabulary, out, seed=seed, environment=environment()
             ),
             says=lambda c: f"{c['train']['spans']:,} training spans, {c['train']['tokens']:,} tokens",
@@ -189,7 +195,9 @@ class Chain:
                 code_words.KIND,
                 config=code_words.code_words_config(words, seed),
                 inputs={"corpus": open_artifact(corpus, corpora.KIND, verify=False).digest},
-                build=lambda out: code_words.build_code_words(words, corpus, out, seed=seed, environment=environment()),
+                build=lambda out, _: code_words.build_code_words(
+                    words, corpus, out, seed=seed, environment=environment()
+                ),
                 says=lambda c: f"{c['train']['sentences']:,} sentences to train on, {c['test']['sentences']:,} to test",
             )
         return self._finetune_one("finetune", name=PRETRAINED if config.model is None else _short(config.model))
@@ -239,18 +247,19 @@ class Chain:
         *,
         config: Mapping[str, Any],
         inputs: Mapping[str, str],
-        build: Callable[[Path], Artifact],
+        build: Callable[[Path, Report], Artifact],
         says: Callable[[Mapping[str, Any]], str],
+        also: Path | None = None,
     ) -> None:
-        """Build one artifact, or say that it is there already."""
+        """Build one artifact, and the file `also` beside it, or say that it is there already."""
         path = self.folder / kind
         started = time.monotonic()
         self._title(kind)
-        if is_current(path, kind=kind, config=config, inputs=inputs):
+        if is_current(path, kind=kind, config=config, inputs=inputs) and (also is None or also.is_file()):
             self.console.print(f"done before: {says(open_artifact(path, kind, verify=False).counts)}", highlight=False)
             return
-        with self.console.status(f"{kind} ..."):
-            counts = build(path).counts
+        with shown(kind, self.console) as report:
+            counts = build(path, report).counts
         self.console.print(f"{says(counts)} in {time.monotonic() - started:.0f} s", highlight=False)
 
     def _title(self, name: str) -> None:

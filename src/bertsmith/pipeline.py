@@ -22,19 +22,23 @@ def run(
     *,
     runs: str | Path = "runs",
     until: str | None = None,
+    keep_rejects: bool = False,
     console: Console | None = None,
     command: str | None = None,
 ) -> RunResult:
     """Run every stage of `recipe` (a `Recipe`, the path of a TOML file, or plain dicts), skipping what is done.
 
-    until: stop after this stage of `STAGES`. command: what a person types to go on after Ctrl-C.
+    until: stop after this stage of `STAGES`. keep_rejects: write every document that the corpus leaves out, with the
+    reason, to runs/NAME/rejects.jsonl. command: what a person types to go on after Ctrl-C.
 
     Raises `Stopped` after a signal (state saved); errors of `bertsmith.errors` name what to do.
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"there is no stage {until!r}; use one of {', '.join(STAGES)}")
     stages = STAGES[: STAGES.index(until or STAGES[-1]) + 1]
-    return _run(as_recipe(recipe), runs=runs, stages=stages, console=console, command=command)
+    return _run(
+        as_recipe(recipe), runs=runs, stages=stages, keep_rejects=keep_rejects, console=console, command=command
+    )
 
 
 def pretrain(
@@ -100,9 +104,11 @@ def _run(
     stages: tuple[str, ...],
     console: Console | None,
     command: str | None,
+    keep_rejects: bool = False,
     tables: Tables | None = None,
 ) -> RunResult:
-    chain = Chain(recipe, Path(runs), console or Console(soft_wrap=True), tables or Tables())
+    where = console or Console(soft_wrap=True)
+    chain = Chain(recipe, Path(runs), where, tables=tables or Tables(), keep_rejects=keep_rejects)
     try:
         return chain.run(stages)
     except Stopped as stopped:

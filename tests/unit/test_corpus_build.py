@@ -1,15 +1,18 @@
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from bertsmith.artifact import is_current
+from bertsmith.artifact import is_current, open_artifact
 from bertsmith.config import CorpusConfig, Source
-from bertsmith.corpus import prepare
+from bertsmith.corpus import prepare, sources
 from bertsmith.corpus.build import build_corpus, corpus_inputs, read_documents
+from bertsmith.corpus.look import corpus_stats, find_documents
 from bertsmith.corpus.prepare import draw_of, split_of
-from bertsmith.errors import ArtifactError, DataError
+from bertsmith.errors import ArtifactError, DataError, UsageError
 from examples_case import corpus_config, made_up_text
 
 
@@ -139,3 +142,79 @@ def test_chinese(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ended = sum(sentence[-1] in "。！？；：”」』）…，" for sentence in sentences)
     assert ended > 0.95 * len(sentences)
     assert max(map(len, sentences)) < 1000
+
+
+def test_mixing_weights_repeat_and_thin_training_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(made_up_text(documents=300, sentences=3, seed=1), encoding="utf-8")
+    (tmp_path / "b.txt").write_text(made_up_text(documents=300, sentences=3, seed=2), encoding="utf-8")
+    sources = [
+        {"kind": "text", "layout": "sentences", "paths": [str(tmp_path / name)], "weight": weight}
+        for name, weight in (("a.txt", 2.5), ("b.txt", 0.25))
+    ]
+    config = CorpusConfig.model_validate({"sources": sources, "min_characters": 5, "validation_share": 0.2})
+    counts = build_corpus(config, tmp_path / "corpus", environment={}).counts
+    documents = list(read_documents(tmp_path / "corpus"))
+    assert len({document.id for document in documents}) == len(documents) == counts["documents"]
+    held_out = [document for document in documents if document.split == "validation"]
+    assert len({document.text for document in held_out}) == len(held_out)
+    often = Counter(document.text for document in documents if document.source == "a.txt" and document.split == "train")
+    assert set(often.values()) == {2, 3}
+    assert 2.3 < often.total() / len(often) < 2.7
+    thinned = sum(document.source == "b.txt" and document.split == "train" for document in documents)
+    assert 0.15 < thinned / (thinned + counts["dropped"]["mixing weight"]) < 0.35
+    assert {document.id.rpartition("~")[2] for document in documents if "~" in document.id} == {"2", "3"}
+
+
+def test_everything_left_out_can_be_kept_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The same story twice.\n\nshort\n\nThe same story twice.\n", encoding="utf-8")
+    config = corpus_config(tmp_path / "text.txt", min_characters=10, validation_share=0.0)
+    build_corpus(config, tmp_path / "corpus", environment={}, rejects=tmp_path / "rejects.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["reason"], row["text"]) for row in rows] == [
+        ("text.txt#3", "too short", "short"),
+        ("text.txt#5", "duplicate", "The same story twice."),
+    ]
+    without = build_corpus(config, tmp_path / "without", environment={})
+    assert without.digest == open_artifact(tmp_path / "corpus", "corpus").digest
+
+
+def test_a_build_goes_on_from_the_chunks_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 3_000)
+    (tmp_path / "text.txt").write_text(made_up_text(), encoding="utf-8")
+    config = corpus_config(tmp_path / "text.txt")
+    whole = build_corpus(config, tmp_path / "whole", environment={}).digest
+    made: list[str] = []
+    prepare_one = prepare._prepare
+
+    def stop_at_the_fourth(task: prepare.PrepareTask, folder: Path) -> dict[str, Any]:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(task.key)
+        return prepare_one(task, folder)
+
+    monkeypatch.setattr(prepare, "_prepare", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(config, tmp_path / "corpus", environment={})
+    assert not (tmp_path / "corpus").exists()
+
+    def count(task: prepare.PrepareTask, folder: Path) -> dict[str, Any]:
+        assert task.key not in made
+        made.append(task.key)
+        return prepare_one(task, folder)
+
+    monkeypatch.setattr(prepare, "_prepare", count)
+    assert build_corpus(config, tmp_path / "corpus", environment={}).digest == whole
+    assert len(made) > 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "text.txt", "whole"]
+
+
+def test_looking_at_a_corpus(tmp_path: Path) -> None:
+    path = corpus_of(tmp_path, "The first story is about a whale.\n\nThe second one is about a lamp.\n\nshort\n",
+                     min_characters=10, validation_share=0.0)  # fmt: skip
+    found = corpus_stats(path)
+    assert (found.documents, found.sentences, found.duplicates) == (2, 2, 0)
+    assert found.dropped == {"too short": 1}
+    assert found.lengths == {"below 32": 1, "below 64": 1}
+    assert [document.id for document in find_documents(tmp_path, grep="[Ww]hale")] == ["text.txt#1"]
+    with pytest.raises(UsageError, match="is no regular expression"):
+        list(find_documents(path, grep="("))

@@ -9,7 +9,7 @@ chunk for each process, and some bytes a document.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,11 @@ from bertsmith.corpus.select import select
 from bertsmith.corpus.sources import plan_chunks, source_inputs
 from bertsmith.engine import Engine
 from bertsmith.errors import DataError
+from bertsmith.progress import Report
 
 KIND = "corpus"
 _MOST_SOURCES = 1000
 """The manifest counts so many sources by name, the largest; the rest together."""
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and those there are."""
 
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
@@ -49,7 +47,7 @@ def build_corpus(
     environment: Mapping[str, Any],
     engine: Engine = Engine(),  # noqa: B008  (frozen)
     rejects: Path | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Artifact:
     """Read all sources and write the corpus artifact. Begun again after a stop, it goes on with the next chunk.
 
@@ -122,7 +120,7 @@ def _prepare_tasks(
 
 
 def _prepare(
-    tasks: Sequence[PrepareTask], engine: Engine, max_documents: int | None, progress: Progress | None
+    tasks: Sequence[PrepareTask], engine: Engine, max_documents: int | None, progress: Report | None
 ) -> list[Piece]:
     """The pieces of all chunks, or of as many as hold `max_documents`."""
     total, done, documents = sum(task.chunk.size for task in tasks), 0, 0

@@ -16,7 +16,7 @@ from bertsmith.corpus.files import FilePart, SourceFile, find_files
 from bertsmith.corpus.python_docs import package_versions, read_python_docs
 from bertsmith.errors import DataError
 
-CHUNK_BYTES = 16_000_000
+CHUNK_BYTES = 8_000_000
 """Text of about so many bytes is one task; a process holds a few times that in memory."""
 
 

@@ -1,0 +1,42 @@
+"""How far a long stage is: a bar with rate and time left at a terminal, a line now and then elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Report = Callable[[int, int], None]
+"""Called with the bytes done and those there are (0 where nobody knows)."""
+
+
+@contextlib.contextmanager
+def shown(title: str, console: Console) -> Iterator[Report]:
+    """Yield what a stage calls as it goes on."""
+    if not console.is_terminal:
+        yield _lines(title, console)
+        return
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total or None)
+
+
+def _lines(title: str, console: Console) -> Report:
+    started = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES or not done:
+            return
+        last = now
+        rate = done / (now - started)
+        left = f", {(total - done) / rate:.0f} s left" if total else ""
+        whole = f" of {total / 1e6:,.0f}" if total else ""
+        console.print(f"{title} {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.1f} MB/s{left}", highlight=False)
+
+    return report
