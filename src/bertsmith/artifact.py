@@ -98,6 +98,19 @@ def work_folder(path: Path) -> Path:
     return path.parent / f".{path.name}.work"
 
 
+@contextlib.contextmanager
+def kept_pieces(path: Path) -> Iterator[Path]:
+    """Yield the work folder of the stage at `path`; its pieces outlive a failure, but not the finished stage."""
+    work = work_folder(path)
+    try:
+        yield work
+    except BaseException:
+        with contextlib.suppress(OSError):
+            work.rmdir()  # only where nothing is in it
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def make_piece(work: Path, key: str, make: Callable[[Path], Mapping[str, Any]]) -> Piece:
     """The piece `key` of `work`: the one that is there, or what `make` now puts into a folder of its own.
 

@@ -40,7 +40,6 @@ from bertsmith.tasks.records import find_data_file
 from bertsmith.tokenizer import train as tokenizers
 from bertsmith.training.pretrain import PretrainResult, pretrain
 
-STAGES = ("corpus", "tokenizer", "examples", "pretrain", "finetune")
 PRETRAINED, RANDOM = "BERT, pre-trained here", "BERT, random weights"
 
 

@@ -1,7 +1,8 @@
 """The command line: one table, verb -> function.
 
 Errors for people are one line on stderr and an exit code (1 failed, 2 wrong usage, 130 or 143 stopped by a signal after
-saving); anything else is a defect of ours and shows its traceback.
+saving); anything else is a defect of ours and shows its traceback. PyTorch takes a second or two to import, so what
+needs it is imported by the verbs that do.
 """
 
 import json
@@ -12,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bertsmith import pipeline
-from bertsmith.analysis.report import write_report
-from bertsmith.chain import STAGES
+import bertsmith
 from bertsmith.commands import corpus, examples, tokenizer
 from bertsmith.commands.options import (
     AllowPickle,
@@ -36,14 +35,11 @@ from bertsmith.commands.options import (
     read_recipe,
     same_command,
 )
-from bertsmith.config import load_recipe
-from bertsmith.corpus.fetch import fetch as fetch_downloads
+from bertsmith.config import STAGES, load_recipe
 from bertsmith.errors import BertsmithError, Stopped, UsageError
-from bertsmith.tasks.base import Columns
-from bertsmith.tasks.evaluate import evaluate as evaluate_rows
-from bertsmith.tasks.fill import MaskFiller, in_words
-from bertsmith.tasks.predict import predict as predict_rows
-from bertsmith.tasks.predict import write_predictions
+
+if TYPE_CHECKING:
+    from bertsmith.tasks.base import Columns
 
 app = typer.Typer(
     name="bertsmith",
@@ -73,7 +69,7 @@ def run(
 
     Example: bertsmith run recipes/quickstart.toml
     """
-    result = pipeline.run(
+    result = bertsmith.run(
         read_recipe(recipe, overrides, allow_pickle),
         runs=runs,
         until=until,
@@ -96,7 +92,7 @@ def pretrain(
 
     Example: bertsmith pretrain recipes/english.toml --set pretrain.budget_minutes=10
     """
-    result = pipeline.pretrain(
+    result = bertsmith.pretrain(
         read_recipe(recipe, overrides, allow_pickle), runs=runs, console=console_for(as_json), command=same_command()
     )
     if as_json:
@@ -115,7 +111,7 @@ def finetune(
 
     Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
     """
-    result = pipeline.finetune(
+    result = bertsmith.finetune(
         read_recipe(recipe, overrides, allow_pickle), runs=runs, console=console_for(as_json), command=same_command()
     )
     if as_json:
@@ -137,7 +133,7 @@ def evaluate(
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
     columns = _columns(text_column, label_column, no_header, label_names)
-    result = evaluate_rows(model, data, columns=columns)
+    result = bertsmith.evaluate(model, data, columns=columns)
     if as_json:
         print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
         return
@@ -166,8 +162,10 @@ def predict(
     columns = None
     if file is not None and file.suffix.lower() != ".txt":
         columns = _columns(text_column, "label", no_header, None)
-    records = predict_rows(model, file if file is not None else texts or [], columns=columns)
+    records = bertsmith.predict(model, file if file is not None else texts or [], columns=columns)
     if out is not None:
+        from bertsmith.tasks.predict import write_predictions
+
         write_predictions(out, records)
         typer.echo(out)
         return
@@ -186,6 +184,8 @@ def fill_mask(
 
     Example: bertsmith fill-mask runs/quickstart/pretrain "returns the [MASK] of the array."
     """
+    from bertsmith.tasks.fill import MaskFiller, in_words
+
     filler = MaskFiller.load(model)
     answers = [(text, filler.predict(text, top=top)) for text in texts]
     if as_json:
@@ -204,6 +204,8 @@ def fetch(
 
     Example: bertsmith fetch recipes/cola.toml
     """
+    from bertsmith.corpus.fetch import fetch as fetch_downloads
+
     for path in fetch_downloads(load_recipe(recipe), into):
         typer.echo(path)
 
@@ -217,10 +219,12 @@ def report(
 
     Example: bertsmith report runs/quickstart
     """
-    typer.echo(write_report(run_folder, out))
+    typer.echo(bertsmith.write_report(run_folder, out))
 
 
-def _columns(text: str, label: str, no_header: bool, label_names: str | None) -> Columns:
+def _columns(text: str, label: str, no_header: bool, label_names: str | None) -> "Columns":
+    from bertsmith.tasks.base import Columns
+
     return Columns(
         text=int(text) if no_header and text.isdecimal() else text,
         label=int(label) if no_header and label.isdecimal() else label,

@@ -255,6 +255,10 @@ class RuntimeConfig(Section):
     """Read a checkpoint's pytorch_model.bin where it has no safetensors file (weights only; no code is run)."""
 
 
+STAGES = ("corpus", "tokenizer", "examples", "pretrain", "finetune")
+"""Sections of a recipe that are stages, in the order in which they run."""
+
+
 class Recipe(Section):
     """A whole run: the stages whose sections are there are run, in this order."""
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bertsmith.chain import STAGES, Chain, RunResult, Tables
-from bertsmith.config import Recipe, load_recipe, parse_recipe
+from bertsmith.chain import Chain, RunResult, Tables
+from bertsmith.config import STAGES, Recipe, load_recipe, parse_recipe
 from bertsmith.errors import Stopped, UsageError
 from bertsmith.model.weights import resolve_model_dir
 from bertsmith.runtime import Runtime

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bertsmith import pipeline
+import bertsmith
 from bertsmith.commands.options import (
     AsJson,
     Overrides,
@@ -46,7 +46,7 @@ def build(
 
     Example: bertsmith corpus build recipes/english.toml --keep-rejects
     """
-    result = pipeline.run(
+    result = bertsmith.run(
         read_recipe(recipe, overrides),
         runs=runs,
         until="corpus",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from bertsmith import pipeline
+import bertsmith
 from bertsmith.commands.options import (
     AsJson,
     Overrides,
@@ -27,7 +27,7 @@ def build(
 
     Example: bertsmith examples build recipes/english.toml
     """
-    result = pipeline.run(
+    result = bertsmith.run(
         read_recipe(recipe, overrides),
         runs=runs,
         until="examples",

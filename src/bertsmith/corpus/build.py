@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from bertsmith.artifact import Artifact, Piece, open_artifact, work_folder, write_artifact
+from bertsmith.artifact import Artifact, Piece, kept_pieces, open_artifact, write_artifact
 from bertsmith.config import CorpusConfig
 from bertsmith.corpus.document import Document
 from bertsmith.corpus.finish import KeptCounts, finish_chunk
@@ -57,27 +57,32 @@ def build_corpus(
     """
     inputs = [source_inputs(source) for source in config.sources]
     named = {f"source {n}: {name}": digest for n, found in enumerate(inputs) for name, digest in found.items()}
-    work = work_folder(out)
-    tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
-    with write_artifact(
-        out, kind=KIND, config=config.model_dump(mode="json"), inputs=named, environment=environment
-    ) as draft:
-        pieces = _prepare(tasks, engine, config.max_documents, progress)
-        selection = select(config, [task.chunk for task in tasks[: len(pieces)]], pieces, work)
-        dropped = sum((Counter(piece.counts["dropped"]) for piece in pieces), selection.dropped)
-        if not selection.num_taken:
-            shutil.rmtree(work, ignore_errors=True)
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "none was read"
-            raise DataError(f"no document is left in the corpus ({reasons}); check its sources and min_characters")
-        kept = KeptCounts()
-        for counts in engine.map(finish_chunk, list(selection.tasks(pieces, draft.path, rejects))):
-            kept.add(counts)
-        draft.counts.update(kept.summary(most_sources=_MOST_SOURCES), dropped=dict(sorted(dropped.items())))
-        cleaned = sum((Counter(piece.counts["cleaned"]) for piece in pieces), Counter[str]())
-        draft.counts["cleaned"] = dict(sorted(cleaned.items()))
-    if rejects is not None:
-        _join_rejects(rejects, pieces)
-    shutil.rmtree(work, ignore_errors=True)
+    with kept_pieces(out) as work:
+        tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
+        with write_artifact(
+            out, kind=KIND, config=config.model_dump(mode="json"), inputs=named, environment=environment
+        ) as draft:
+            pieces = _prepare(tasks, engine, config.max_documents, progress)
+            selection = select(config, [task.chunk for task in tasks[: len(pieces)]], pieces, work)
+            dropped = sum((Counter(piece.counts["dropped"]) for piece in pieces), selection.dropped)
+            if not selection.num_taken:
+                shutil.rmtree(work, ignore_errors=True)
+                reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+                raise DataError(
+                    f"no document is left in the corpus ({reasons or 'none was read'}); "
+                    "check its sources and min_characters"
+                )
+            kept = KeptCounts()
+            for counts in engine.map(finish_chunk, list(selection.tasks(pieces, draft.path, rejects))):
+                kept.add(counts)
+            cleaned = sum((Counter(piece.counts["cleaned"]) for piece in pieces), Counter[str]())
+            draft.counts.update(
+                kept.summary(most_sources=_MOST_SOURCES),
+                dropped=dict(sorted(dropped.items())),
+                cleaned=dict(sorted(cleaned.items())),
+            )
+        if rejects is not None:
+            _join_rejects(rejects, pieces)
     return open_artifact(out, KIND, verify=False)
 
 
