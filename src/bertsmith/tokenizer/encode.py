@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bertsmith.errors import CheckpointError
+from bertsmith.tokenizer.chunks import ChunkEncoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -114,8 +116,33 @@ class Tokenizer:
         ]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids alone, faster; `[MASK]` and the like in the text are plain characters here, as a corpus may hold them."""
-        return [found.ids for found in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Ids of each text, as `encode_flat` has them."""
+        ids, ends = self.encode_flat(texts)
+        return [part.tolist() for part in np.split(ids, ends)[:-1]]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Ids of all texts end to end, (ids,), and where each text ends in them, (texts,); fast.
+
+        `[MASK]` and the like in a text are plain characters here, as a corpus may hold them.
+        """
+        if self._chunks is not None:
+            return self._chunks.flat(texts)
+        encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        ends = np.cumsum([len(found.ids) for found in encoded], dtype=np.int64)
+        return np.fromiter(chain.from_iterable(found.ids for found in encoded), dtype=np.int32), ends
+
+    def encode_with_words(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """As `encode_flat`, and (ids,) True where a word begins.
+
+        Words are those of `rjieba` in Chinese, and elsewhere those that pieces without `##` begin.
+        """
+        if self._chunks is not None:
+            ids, ends, inside_han_word = self._chunks.flat_with_han_words(texts)
+            return ids, ends, ~(self.continues_word[ids] | inside_han_word)
+        ids, ends = self.encode_flat(texts)
+        return ids, ends, ~self.continues_word[ids]
 
     def encode_words(self, rows: Sequence[Sequence[str]]) -> list[EncodedWords]:
         """Pieces of sentences given as words; a word of which nothing is left (a control character) is `[UNK]`."""
@@ -159,6 +186,10 @@ class Tokenizer:
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
         backend.encode_special_tokens = True
         return backend
+
+    @cached_property
+    def _chunks(self) -> ChunkEncoder | None:
+        return ChunkEncoder.of(self._plain)
 
     def _special_id(self, token: str) -> int:
         number = self._backend.token_to_id(token)
