@@ -120,9 +120,7 @@ def main() -> None:
                 f"tokens differ: ours {mine['tokens']:,}, the peer's {theirs['tokens']:,}; nothing is measured"
             )
         row = compare(name, our_work, peer_work, rounds=1 if options.quick else 3, unit="MB/s")
-        emit(
-            row, options, megabytes=round(megabytes, 1), our_seconds=json.dumps(mine["seconds"]), tokens=mine["tokens"]
-        )
+        emit(row, options, megabytes=round(megabytes, 1), our_seconds=mine["seconds"], tokens=mine["tokens"])
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """The second pass over a chunk: what was chosen of its documents becomes parts of the corpus, and is counted."""
 
+import contextlib
 import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bertsmith.corpus.document import Document, Split
@@ -87,9 +87,10 @@ class KeptCounts:
 def finish_chunk(task: FinishTask) -> KeptCounts:
     """Write the chunk's parts into `task.out`, numbered from `task.first_part` on; those without rows are left out."""
     counts = KeptCounts()
+    facts = np.load(task.piece / "facts.npy")
     number, first = task.first_part, 0
-    rejects = None if task.rejects is None else task.rejects.open("w", encoding="utf-8")
-    try:
+    with contextlib.ExitStack() as stack:
+        rejects = None if task.rejects is None else stack.enter_context(task.rejects.open("w", encoding="utf-8"))
         for part, num_rows in enumerate(task.part_rows):
             source = task.piece / f"rows-{part:03d}.parquet"
             rows = slice(first, first + num_rows)
@@ -97,14 +98,10 @@ def finish_chunk(task: FinishTask) -> KeptCounts:
             if task.copies[rows].any():
                 _write_part(source, task.out / f"part-{number:05d}.parquet", task.copies[rows], task.splits[rows])
                 number += 1
-            with pq.ParquetFile(source) as file:
-                _count_sources(counts, file, task.copies[rows])
-                if rejects is not None:
-                    _write_rejects(rejects, file, task.fates[rows])
-    finally:
-        if rejects is not None:
-            rejects.close()
-    _count(counts, np.load(task.piece / "facts.npy"), task.copies, task.splits)
+            _count_sources(counts, source, facts["characters"][rows], task.copies[rows])
+            if rejects is not None:
+                _write_rejects(rejects, source, task.fates[rows])
+    _count(counts, facts, task.copies, task.splits)
     return counts
 
 
@@ -161,24 +158,24 @@ def _count(
             counts.lengths[power] = int(number)
 
 
-def _count_sources(counts: KeptCounts, file: pq.ParquetFile, copies: npt.NDArray[np.uint8]) -> None:
-    first = 0
-    for batch in file.iter_batches(columns=["source", "text"]):
-        times = pa.array(copies[first : first + len(batch)], pa.int64())
-        first += len(batch)
-        lengths = pc.multiply(pc.cast(pc.utf8_length(batch["text"]), pa.int64()), times)
-        table = pa.table({"source": batch["source"], "documents": times, "characters": lengths})
-        grouped = table.group_by("source").aggregate([("documents", "sum"), ("characters", "sum")])
-        for row in grouped.to_pylist():
-            if row["documents_sum"]:
-                found = counts.sources.setdefault(row["source"], Counter())
-                found.update(documents=row["documents_sum"], characters=row["characters_sum"])
+def _count_sources(
+    counts: KeptCounts, part: Path, characters: npt.NDArray[np.int64], copies: npt.NDArray[np.uint8]
+) -> None:
+    times = copies.astype(np.int64)
+    source = pq.read_table(part, columns=["source"])["source"]
+    table = pa.table({"source": source, "documents": times, "characters": characters * times})
+    grouped = table.group_by("source").aggregate([("documents", "sum"), ("characters", "sum")])
+    for row in grouped.to_pylist():
+        if row["documents_sum"]:
+            found = counts.sources.setdefault(row["source"], Counter())
+            found.update(documents=row["documents_sum"], characters=row["characters_sum"])
 
 
-def _write_rejects(out: Any, file: pq.ParquetFile, fates: npt.NDArray[np.uint8]) -> None:
+def _write_rejects(out: TextIO, part: Path, fates: npt.NDArray[np.uint8]) -> None:
     first = 0
-    for batch in file.iter_batches(columns=["id", "text", "source"]):
-        for row, fate in zip(batch.to_pylist(), fates[first : first + len(batch)], strict=True):
-            if fate != TAKEN:
-                write_reject(out, Document(row["id"], row["text"], row["source"], (), "train"), REASONS[int(fate)])
-        first += len(batch)
+    with pq.ParquetFile(part) as file:
+        for batch in file.iter_batches(columns=["id", "text", "source"]):
+            for row, fate in zip(batch.to_pylist(), fates[first : first + len(batch)], strict=True):
+                if fate != TAKEN:
+                    write_reject(out, Document(row["id"], row["text"], row["source"], (), "train"), REASONS[int(fate)])
+            first += len(batch)
