@@ -23,7 +23,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from bertsmith.config import CorpusConfig, ExamplesConfig, PretrainConfig, Source, TokenizerConfig
 from bertsmith.corpus.build import build_corpus
-from bertsmith.examples.batches import PretrainBatch, PretrainData
+from bertsmith.examples.assemble import PretrainBatch
+from bertsmith.examples.batches import PretrainData
 from bertsmith.examples.shards import build_examples
 from bertsmith.model import BertForPreTraining, preset
 from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect

@@ -172,8 +172,14 @@ class LoopConfig(OptimizerConfig):
 class PretrainConfig(LoopConfig):
     """Masked language model and next-sentence prediction."""
 
-    objectives: tuple[Literal["mlm", "nsp"], ...] = ("mlm", "nsp")
+    objectives: tuple[Literal["mlm", "nsp", "sop"], ...] = ("mlm", "nsp")
+    """Masked words, and of sentence pairs next sentence (BERT) or sentence order (ALBERT). Without pairs an example is
+    one run of sentences."""
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_by: Literal["token", "word", "span"] = "token"
+    """What is hidden together: single tokens, whole words (Chinese ones too), or runs of words (SpanBERT)."""
+    window_tokens: Positive = 64_000_000
+    """Examples are shuffled, and partners drawn, among so many tokens at a time: what is open at once."""
     max_steps: Positive | None = None
     budget_minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget, turned into a step count after 50 measured steps. One of this and max_steps is needed."""
@@ -189,7 +195,9 @@ class PretrainConfig(LoopConfig):
         if self.max_steps is None and self.budget_minutes is None:
             raise ValueError("needs max_steps or budget_minutes")
         if not self.objectives:
-            raise ValueError("objectives is empty; use 'mlm', 'nsp' or both")
+            raise ValueError("objectives is empty; use 'mlm', 'nsp', 'sop', or 'mlm' with one of the others")
+        if {"nsp", "sop"} <= set(self.objectives):
+            raise ValueError("objectives has both 'nsp' and 'sop', two questions about one pair; leave one out")
         return self
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertsmith.examples.batches import PretrainBatch
+from bertsmith.examples.assemble import PretrainBatch
 from examples_case import build_all, open_data
 
 Row = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...], int, bool]

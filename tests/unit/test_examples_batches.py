@@ -6,8 +6,9 @@ import torch
 
 from bertsmith.artifact import open_artifact
 from bertsmith.errors import ArtifactError, DataError, UsageError
-from bertsmith.examples.batches import PretrainBatch, PretrainData
-from bertsmith.examples.shards import open_spans
+from bertsmith.examples.assemble import PretrainBatch
+from bertsmith.examples.batches import PretrainData
+from bertsmith.examples.spans import open_spans
 from bertsmith.tokenizer.encode import Tokenizer, make_backend
 from examples_case import build_all, open_data
 
@@ -166,7 +167,7 @@ def test_the_text_is_that_of_the_span(examples: Path) -> None:
     (batch,) = data.batch(3, 8, 8)
     for row, number in enumerate(batch.example_ids):
         (start,), (end,) = spans.bounds(np.array([number]))
-        expected = spans.tokens(int(start), int(end - start)).tolist()
+        expected = spans.read(np.array([start]), np.array([end - start]))[0].tolist()
         assert restored(batch)[row, 1 : 1 + len(expected)].tolist() == expected
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from bertsmith.artifact import open_artifact
 from bertsmith.examples.pairs import FOLLOWS, NO_PAIR, RANDOM, Segments, draw_pairs, single_segments
-from bertsmith.examples.shards import Spans, open_spans
+from bertsmith.examples.spans import Spans, open_spans
 from examples_case import build_all, made_up_text
 
 MAX_LENGTH = 64
@@ -95,7 +95,7 @@ def test_one_sentence_is_split_at_a_word_or_not_at_all(tmp_path: Path) -> None:
     assert (pairs.a_lengths[short] == (ends - starts)[short]).all()
     assert (pairs.labels[~short] != NO_PAIR).all()
     for start, length in zip(pairs.a_starts[~short], pairs.a_lengths[~short], strict=True):
-        assert spans.starts_word(int(start + length), 1)[0] == 1
+        assert spans.read(np.array([start + length]), np.array([1]))[1][0]
         assert length >= 4
 
 

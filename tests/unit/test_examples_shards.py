@@ -1,53 +1,22 @@
-from itertools import chain, pairwise, repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bertsmith.artifact import open_artifact
 from bertsmith.config import ExamplesConfig
 from bertsmith.corpus.build import build_corpus, read_documents
 from bertsmith.errors import ArtifactError, DataError
 from bertsmith.examples import shards
-from bertsmith.examples.shards import build_examples, open_spans, tile
+from bertsmith.examples.shards import build_examples
+from bertsmith.examples.spans import Spans, open_spans
 from bertsmith.tokenizer.encode import Tokenizer
 from examples_case import build_all, corpus_config, made_up_text
 
 
-@given(
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
-    limit=st.integers(8, 30),
-    targets=st.lists(st.integers(1, 30), max_size=8),
-    word_length=st.integers(1, 40),
-)
-def test_spans_tile_a_document(lengths: list[int], limit: int, targets: list[int], word_length: int) -> None:
-    sentence_ends = np.cumsum(lengths).tolist()
-    total = sentence_ends[-1]
-    word_starts = np.arange(total) % word_length == 0
-    wanted = [min(target, limit) for target in targets]
-    ends, num_cut = tile(sentence_ends, word_starts, limit=limit, targets=chain(wanted, repeat(limit)))
-    assert ends[-1] == total
-    spans = list(pairwise([0, *ends]))
-    assert all(0 < end - start <= limit for start, end in spans)
-    assert num_cut == sum(length > limit for length in lengths)
-    borders = {0, *sentence_ends}
-    long = [(end - length, end) for end, length in zip(sentence_ends, lengths, strict=True) if length > limit]
-    for end in ends:
-        assert end in borders or any(start < end < stop for start, stop in long)
-
-
-def test_spans_are_as_long_as_they_can_be() -> None:
-    ends, _ = tile([5, 9, 12, 20], np.ones(20, dtype=bool), limit=10, targets=repeat(10))
-    assert ends == [9, 12, 20]
-
-
-def test_a_long_sentence_is_cut_before_a_word() -> None:
-    word_starts = np.zeros(25, dtype=bool)
-    word_starts[[0, 7, 8, 13]] = True
-    ends, num_cut = tile([25], word_starts, limit=10, targets=repeat(10))
-    assert (ends, num_cut) == ([8, 13, 23, 25], 1)
+def everything(spans: Spans) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and word starts of all that is open."""
+    return spans.read(spans.starts, spans.ends - spans.starts)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +32,12 @@ def test_every_token_of_every_document_is_there_in_order(examples: Path) -> None
         documents = list(read_documents(examples.parent / "corpus", split))
         encoded = [tokenizer.encode_ids(document.sentences) for document in documents]
         tokens = [number for document in encoded for sentence in document for number in sentence]
-        assert np.concatenate(spans.shards).tolist() == tokens
+        found, word_starts = everything(spans)
+        assert found.tolist() == tokens
         assert spans.ends[-1] == len(tokens)
         assert spans.sentence_ends.tolist() == np.cumsum([len(x) for document in encoded for x in document]).tolist()
-        starts = ~tokenizer.continues_word[np.array(tokens)]
-        assert np.concatenate(spans.word_starts).tolist() == starts.astype(int).tolist()
+        sentences = [sentence for document in documents for sentence in document.sentences]
+        assert word_starts.tolist() == tokenizer.encode_with_words(sentences)[2].tolist()
         counts = artifact.counts[split]
         assert counts["tokens"] == len(tokens)
         assert counts["documents"] == len(documents)
@@ -104,40 +74,57 @@ def test_short_spans(tmp_path: Path) -> None:
     assert means[0.9] < 0.8 * means[0.0]
 
 
-def test_several_shards_hold_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_blocks_hold_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = open_spans(open_artifact(build_all(tmp_path / "one"), "examples"), "train")
-    monkeypatch.setattr(shards, "_SHARD_TOKENS", 2000)
+    monkeypatch.setattr(shards, "_BLOCK_TOKENS", 2000)
     monkeypatch.setattr(shards, "_SENTENCES_AT_ONCE", 50)
-    (tmp_path / "many").mkdir()
-    many = open_spans(open_artifact(build_all(tmp_path / "many"), "examples"), "train")
-    assert len(many.shards) > 3
-    for spans in (one, many):
-        assert spans.shard_starts[-1] == spans.ends[-1]
-    ids = np.arange(len(one))
-    starts, ends = one.bounds(ids)
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        assert one.tokens(start, end - start).tolist() == many.tokens(start, end - start).tolist()
-        assert one.starts_word(start, end - start).tolist() == many.starts_word(start, end - start).tolist()
+    artifact = open_artifact(build_all(tmp_path / "many"), "examples")
+    many = open_spans(artifact, "train")
+    assert len(one.blocks) == 1
+    assert len(many.blocks) == artifact.counts["train"]["blocks"] > 3
+    for name in ("numbers", "starts", "ends", "document", "document_spans_end", "sentence_ends"):
+        assert np.array_equal(getattr(one, name), getattr(many, name)), name
+    for mine, theirs in zip(everything(one), everything(many), strict=True):
+        assert np.array_equal(mine, theirs)
+    backwards = one.starts[::-1], (one.ends - one.starts)[::-1]
+    assert np.array_equal(one.read(*backwards)[0], many.read(*backwards)[0])
+
+
+def test_some_blocks_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_BLOCK_TOKENS", 2000)
+    artifact = open_artifact(build_all(tmp_path), "examples")
+    everything, some = open_spans(artifact, "train"), open_spans(artifact, "train", [1, 3])
+    assert len(some.blocks) == 2
+    for name in ("starts", "ends"):
+        assert np.array_equal(getattr(some, name), getattr(everything, name)[some.numbers])
+    lengths = some.ends - some.starts
+    assert np.array_equal(some.read(some.starts, lengths)[0], everything.read(some.starts, lengths)[0])
+    first, end = some.document_spans(np.arange(len(some)))
+    assert (some.document[first] == some.document).all()
+    assert (some.document[end - 1] == some.document).all()
+    assert np.isin(some.sentence_ends, everything.sentence_ends).all()
 
 
 def test_tokens_are_mapped_not_read(examples: Path) -> None:
     spans = open_spans(open_artifact(examples, "examples"), "train")
-    assert spans.shards[0].dtype == np.uint16
-    assert not spans.shards[0].flags.owndata
-    assert not spans.shards[0].flags.writeable
+    for column in spans.blocks[0].columns().values():
+        assert not column.flags.owndata
+        assert not column.flags.writeable
+    assert spans.blocks[0].tokens.dtype == np.uint16
 
 
 def test_a_large_vocabulary_takes_wider_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tokenizer, "vocab_size", property(lambda self: 70_000))
     monkeypatch.setattr(Tokenizer, "never_drawn", np.zeros(70_000, dtype=bool))
     spans = open_spans(open_artifact(build_all(tmp_path), "examples"), "train")
-    assert spans.shards[0].dtype == np.int32
+    assert spans.blocks[0].tokens.dtype == np.int32
 
 
 def test_special_tokens_written_in_the_text_are_plain_text(tmp_path: Path) -> None:
     examples = build_all(tmp_path, text=made_up_text() + "\n\nThe [SEP] and the [MASK] are here.\n")
     spans = open_spans(open_artifact(examples, "examples"), "train")
-    assert np.concatenate(spans.shards).min() >= 5 or np.bincount(np.concatenate(spans.shards))[[0, 2, 3, 4]].sum() == 0
+    ids, _ = everything(spans)
+    assert np.bincount(ids, minlength=5)[[0, 2, 3, 4]].sum() == 0
 
 
 def test_no_training_text_and_unknown_splits(tmp_path: Path, examples: Path) -> None:

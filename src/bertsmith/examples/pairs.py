@@ -1,10 +1,15 @@
-"""Sentence pairs for next-sentence prediction, drawn anew each epoch.
+"""What stands in an example: a span whole, or a pair for next sentence or sentence order, drawn anew each epoch.
 
-Each span is split at a sentence border into A and what follows it. Half of the time B is what follows (label 0); else
-B is the later part of another span (label 1), so that a B always begins where a B would begin and ends where a span
-ends, whichever its label. Most such partners come from another document; a fifth come from a distant place of the
-same one, where topic alone does not tell (compare "sentence order prediction" in ALBERT, arXiv 1909.11942). The task
-itself is that of BERT, arXiv 1810.04805, section 3.1.
+For pairs each span is split at a sentence border into A and what follows it.
+
+Next sentence (BERT, arXiv 1810.04805, section 3.1): half of the time B is what follows (label 0); else B is the later
+part of another span (label 1), so that a B always begins where a B would begin and ends where a span ends, whichever
+its label. Most such partners come from another document; a fifth come from a distant place of the same one, where
+topic alone does not tell.
+
+Sentence order (ALBERT, arXiv 1909.11942, section 3.1): half of the time the two parts have changed places (label 1).
+
+No part begins or ends inside a word, but in a word longer than a whole example.
 """
 
 from dataclasses import dataclass
@@ -13,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bertsmith.examples.draws import Int64, UInt64, below, example_keys, fraction, hash_counters
-from bertsmith.examples.shards import Spans
+from bertsmith.examples.spans import Spans
 
 FOLLOWS, RANDOM, NO_PAIR = 0, 1, -100
+IN_ORDER, SWAPPED = 0, 1
+LABEL_NAMES = {"nsp": ("follows", "random"), "sop": ("in order", "swapped")}
+"""What labels 0 and 1 mean, by objective."""
 _SAME_DOCUMENT_SHARE = 0.2
 _SHORTEST_SPLIT = 16
 """A span of one sentence is split inside it, at a word, if it has so many tokens."""
@@ -37,7 +45,7 @@ class Segments:
     b_starts: Int64
     b_lengths: Int64
     labels: Int64
-    """0: B follows A, 1: B is from elsewhere, -100: no pair."""
+    """0: B follows A, 1: B is from elsewhere, or goes before A; -100: no pair."""
     same_document: npt.NDArray[np.bool_]
     """True where B is from elsewhere in the same document."""
 
@@ -50,55 +58,78 @@ class Segments:
         return Segments(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
-def single_segments(spans: Spans, ids: Int64, epochs: Int64) -> Segments:
+def single_segments(spans: Spans, places: Int64, epochs: Int64) -> Segments:
     """Every span whole, without a partner."""
-    starts, ends = spans.bounds(ids)
-    zeros = np.zeros_like(ids)
+    starts, ends = spans.bounds(places)
+    zeros, no_pair = np.zeros_like(places), np.full_like(places, NO_PAIR)
+    return Segments(spans.numbers[places], epochs, starts, ends - starts, zeros, zeros, no_pair, zeros.astype(np.bool_))
+
+
+def draw_orders(spans: Spans, places: Int64, epochs: Int64, *, seed: int) -> Segments:
+    """Two neighbouring parts of each span, and whether they have changed places: a function of (epoch, id), `seed`."""
+    numbers = spans.numbers[places]
+    keys = example_keys("pairs", seed, epochs, numbers)
+    starts, ends = spans.bounds(places)
+    splits = _split_points(spans, starts, ends, hash_counters(keys, np.array(_DRAW_SPLIT)))
+    has_pair = splits < ends
+    swapped = has_pair & (fraction(hash_counters(keys, np.array(_DRAW_LABEL))) < 0.5)
+    first, second = splits - starts, ends - splits
     return Segments(
-        ids, epochs, starts, ends - starts, zeros, zeros, np.full_like(ids, NO_PAIR), np.zeros(len(ids), dtype=bool)
+        numbers,
+        epochs,
+        a_starts=np.where(swapped, splits, starts),
+        a_lengths=np.where(swapped, second, first),
+        b_starts=np.where(swapped, starts, splits),
+        b_lengths=np.where(swapped, first, second),
+        labels=np.where(has_pair, np.where(swapped, SWAPPED, IN_ORDER), NO_PAIR).astype(np.int64),
+        same_document=np.zeros(len(places), dtype=np.bool_),
     )
 
 
-def draw_pairs(spans: Spans, ids: Int64, epochs: Int64, *, seed: int, max_length: int) -> Segments:
-    """A, B and label of each (epoch, span id): a pure function of these and `seed`."""
-    keys = example_keys("pairs", seed, epochs, ids)
-    starts, ends = spans.bounds(ids)
+def draw_pairs(spans: Spans, places: Int64, epochs: Int64, *, seed: int, max_length: int) -> Segments:
+    """A, B and label of each (epoch, span): a pure function of these, `seed` and the blocks that are open."""
+    numbers = spans.numbers[places]
+    keys = example_keys("pairs", seed, epochs, numbers)
+    starts, ends = spans.bounds(places)
     splits = _split_points(spans, starts, ends, hash_counters(keys, np.array(_DRAW_SPLIT)))
     a_lengths = splits - starts
     room = max_length - 3 - a_lengths
     has_pair = splits < ends
 
     wants_random = has_pair & (fraction(hash_counters(keys, np.array(_DRAW_LABEL))) < 0.5)
-    first, end = spans.document_spans(ids)
-    num_far = _count_far(ids, first, end)
+    first, end = spans.document_spans(places)
+    num_far = _count_far(places, first, end)
     num_other = len(spans) - (end - first)
     wants_same = fraction(hash_counters(keys, np.array(_DRAW_KIND))) < _SAME_DOCUMENT_SHARE
     same = wants_random & (num_far > 0) & (wants_same | (num_other == 0))
     other = wants_random & ~same & (num_other > 0)
 
     b_starts, b_ends = splits.copy(), ends.copy()
-    for rows, is_same in ((np.flatnonzero(same), True), (np.flatnonzero(other), False)):
-        if len(rows):
-            b_starts[rows], b_ends[rows] = _draw_partners(
-                spans, ids[rows], keys[rows], room[rows], first[rows], end[rows], same_document=is_same
-            )
-    labels = np.where(has_pair, np.where(same | other, RANDOM, FOLLOWS), NO_PAIR).astype(np.int64)
-    return Segments(ids, epochs, starts, a_lengths, b_starts, b_ends - b_starts, labels, same)
+    for wanted, is_same in ((same, True), (other, False)):
+        rows = np.flatnonzero(wanted)
+        b_starts[rows], b_ends[rows] = _draw_partners(
+            spans, places[rows], keys[rows], room[rows], first[rows], end[rows], same_document=is_same
+        )
+    alone = b_starts == b_ends  # a word that is longer than the room was all there was: what follows stays
+    is_random = (same | other) & ~alone
+    b_starts, b_ends = np.where(is_random, b_starts, splits), np.where(is_random, b_ends, ends)
+    labels = np.where(has_pair, np.where(is_random, RANDOM, FOLLOWS), NO_PAIR).astype(np.int64)
+    return Segments(numbers, epochs, starts, a_lengths, b_starts, b_ends - b_starts, labels, same & is_random)
 
 
 def _draw_partners(
-    spans: Spans, ids: Int64, keys: UInt64, room: Int64, first: Int64, end: Int64, *, same_document: bool
+    spans: Spans, places: Int64, keys: UInt64, room: Int64, first: Int64, end: Int64, *, same_document: bool
 ) -> tuple[Int64, Int64]:
-    """Token numbers [start, end) of a B from elsewhere, at most `room` long.
+    """Token numbers [start, end) of a B from elsewhere, at most `room` long; empty where none was found.
 
-    A partner is drawn again, a few times, until a tail of it fits whole; only then is one cut short at its end.
+    A partner is drawn again, a few times, until a tail of it fits whole; only then is one cut short, before a word.
     """
-    b_starts, b_ends = np.zeros_like(ids), np.zeros_like(ids)
-    left = np.arange(len(ids))
+    b_starts, b_ends = np.zeros_like(places), np.zeros_like(places)
+    left = np.arange(len(places))
     for attempt in range(_PARTNER_TRIES):
         bits = hash_counters(keys[left], np.array(_DRAW_PARTNER + attempt))
         if same_document:
-            partners = _far_span(bits, ids[left], first[left], end[left])
+            partners = _far_span(bits, places[left], first[left], end[left])
         else:
             partners = _other_span(bits, first[left], end[left], len(spans))
         starts, ends = spans.bounds(partners)
@@ -108,22 +139,28 @@ def _draw_partners(
         later = _border_from(spans, np.maximum(splits, ends - room[left]))
         tails = np.where(ends - splits <= room[left], splits, later)
         fits = tails < ends
-        b_starts[left], b_ends[left] = np.where(fits, tails, splits), np.where(fits, ends, splits + room[left])
+        b_starts[left], b_ends[left] = np.where(fits, tails, splits), ends
         left = left[~fits]
-        if not len(left):
-            break
+    b_ends[left] = _last_word_within(spans, b_starts[left], room[left])
     return b_starts, b_ends
 
 
-def _count_far(ids: Int64, first: Int64, end: Int64) -> Int64:
+def _last_word_within(spans: Spans, starts: Int64, room: Int64) -> Int64:
+    """The last token in (start, start + room] at which a word begins, else start; the span goes on beyond that."""
+    words, counts = spans.words_within(starts + 1, starts + room + 1)
+    last = np.cumsum(counts) - 1
+    return np.where(counts > 0, words[last] if len(words) else starts, starts)
+
+
+def _count_far(places: Int64, first: Int64, end: Int64) -> Int64:
     """How many spans of the same document are neither a span nor its neighbours."""
-    near = np.minimum(end - 1, ids + 1) - np.maximum(first, ids - 1) + 1
+    near = np.minimum(end - 1, places + 1) - np.maximum(first, places - 1) + 1
     return np.asarray(end - first - near)
 
 
-def _far_span(bits: UInt64, ids: Int64, first: Int64, end: Int64) -> Int64:
-    drawn = first + below(bits, _count_far(ids, first, end))
-    near_first, near_end = np.maximum(first, ids - 1), np.minimum(end, ids + 2)
+def _far_span(bits: UInt64, places: Int64, first: Int64, end: Int64) -> Int64:
+    drawn = first + below(bits, _count_far(places, first, end))
+    near_first, near_end = np.maximum(first, places - 1), np.minimum(end, places + 2)
     return np.where(drawn < near_first, drawn, drawn + near_end - near_first)
 
 
@@ -138,12 +175,12 @@ def _split_points(spans: Spans, starts: Int64, ends: Int64, bits: UInt64) -> Int
     num_borders = np.searchsorted(spans.sentence_ends, ends, side="left") - low
     chosen = low + below(bits, np.maximum(num_borders, 1))
     splits = np.where(num_borders > 0, spans.sentence_ends[np.minimum(chosen, len(spans.sentence_ends) - 1)], ends)
-    for row in np.flatnonzero((num_borders == 0) & (ends - starts >= _SHORTEST_SPLIT)):
-        start, length = int(starts[row]), int(ends[row] - starts[row])
-        inner = spans.starts_word(start, length)[_SMALLEST_PART : length - _SMALLEST_PART + 1]
-        words = np.flatnonzero(inner)
-        if len(words):
-            splits[row] = start + _SMALLEST_PART + words[int(bits[row]) % len(words)]
+    rows = np.flatnonzero((num_borders == 0) & (ends - starts >= _SHORTEST_SPLIT))
+    words, counts = spans.words_within(starts[rows] + _SMALLEST_PART, ends[rows] - _SMALLEST_PART + 1)
+    before = np.cumsum(counts) - counts
+    parted = counts > 0
+    rows, counts, before = rows[parted], counts[parted], before[parted]
+    splits[rows] = words[before + below(bits[rows], counts)]
     return splits.astype(np.int64)
 
 

@@ -1,38 +1,44 @@
-"""Documents and a vocabulary to token shards and an integer index of spans, all memory-mapped when read.
+"""Documents and a vocabulary to examples: blocks of token ids with the ends of sentences, documents and spans.
 
-    SPLIT-tokens-00000.arrow ...   tokens (uint16 or int32), word_starts (uint8: 1 where a word begins)
-    SPLIT-sentences.arrow          end: token number after each sentence's last token
-    SPLIT-documents.arrow          end: the same for documents; spans_end: number of spans up to there
-    SPLIT-spans.arrow              end: the same for spans; document: number of the span's document
-
-Token numbers count through all shards of a split. A span is a run of whole sentences of one document that fits into
-an example; spans tile the tokens, so each token is in exactly one. Masks, pairs and order are not stored: they are
-drawn anew each epoch (see `pairs`, `mask` and `batches`).
+One task a part of the corpus, on as many processes as there are; a finished part waits as a piece, so a build that was
+stopped goes on where it was. Block borders depend on the corpus alone. Masks, pairs and order are not stored: they are
+drawn anew each epoch (see `pairs`, `mask` and `order`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
 
-from bertsmith.artifact import Artifact, Draft, open_artifact, write_artifact
+from bertsmith.artifact import Artifact, Piece, canonical, make_piece, open_artifact, work_folder, write_artifact
 from bertsmith.config import ExamplesConfig
-from bertsmith.corpus.build import read_documents
-from bertsmith.corpus.document import Document
-from bertsmith.errors import ArtifactError, DataError
-from bertsmith.examples.draws import Int64
+from bertsmith.engine import Engine
+from bertsmith.errors import DataError
+from bertsmith.examples.blocks import Block, block_path, index_path, write_columns
+from bertsmith.examples.draws import Int64, UInt64, hash_counters
+from bertsmith.examples.tile import cut_long_sentences, pack, span_targets
 from bertsmith.runtime import derive_seed
 from bertsmith.tokenizer.encode import Tokenizer
 
 KIND = "examples"
 SPLITS = ("train", "validation")
-_SHARD_TOKENS = 8_000_000
-_SENTENCES_AT_ONCE = 4_000
+SPECIAL_TOKENS_OF_A_PAIR = 3
+_BLOCK_TOKENS = 4_000_000
+_SENTENCES_AT_ONCE = 8_000
+_IN_THIS_PROCESS = Engine()
 
 
 def examples_inputs(corpus: Path, tokenizer: Path) -> dict[str, str]:
@@ -44,231 +50,206 @@ def examples_inputs(corpus: Path, tokenizer: Path) -> dict[str, str]:
 
 
 def build_examples(
-    config: ExamplesConfig, corpus: Path, tokenizer: Path, out: Path, *, seed: int, environment: Mapping[str, Any]
+    config: ExamplesConfig,
+    corpus: Path,
+    tokenizer: Path,
+    out: Path,
+    *,
+    seed: int,
+    environment: Mapping[str, Any],
+    engine: Engine = _IN_THIS_PROCESS,
 ) -> Artifact:
     """Encode the training and validation documents of `corpus` and tile them into spans.
 
     Raises `DataError` when the corpus has no training text.
     """
-    vocabulary = Tokenizer.load(tokenizer)
-    with write_artifact(
-        out,
-        kind=KIND,
-        config={**config.model_dump(mode="json"), "seed": seed},
-        inputs=examples_inputs(corpus, tokenizer),
-        environment=environment,
-    ) as draft:
+    work = work_folder(out)
+    inputs = examples_inputs(corpus, tokenizer)
+    settings = {**config.model_dump(mode="json"), "seed": seed}
+    with write_artifact(out, kind=KIND, config=settings, inputs=inputs, environment=environment) as draft:
+        pieces = list(engine.map(_make_part, _tasks(config, corpus, tokenizer, work, seed, inputs["tokenizer"])))
         for split in SPLITS:
-            writer = _SplitWriter(draft, split, vocabulary, config, seed)
-            for batch in _sentence_batches(read_documents(corpus, split)):
-                writer.add(batch)
-            writer.finish()
+            draft.counts[split] = _gather(pieces, split, draft.path)
         if not draft.counts["train"]["tokens"]:
+            shutil.rmtree(work, ignore_errors=True)
             raise DataError("the corpus has no training text; add sources or lower validation_share", path=corpus)
-        draft.counts["vocab_size"] = vocabulary.vocab_size
+        draft.counts["vocab_size"] = _tokenizer(tokenizer, inputs["tokenizer"]).vocab_size
+    shutil.rmtree(work, ignore_errors=True)
     return open_artifact(out, KIND, verify=False)
 
 
-def tile(
-    sentence_ends: Sequence[int], word_starts: npt.NDArray[Any], *, limit: int, targets: Iterator[int]
-) -> tuple[list[int], int]:
-    """Cut one document into spans; returns the spans' ends and how many sentences had to be cut.
+@dataclass(frozen=True)
+class _Part:
+    """A task: one part of the corpus, and all that its blocks depend on."""
 
-    A span takes whole sentences up to its target length (`limit` or a shorter one). Only a sentence longer than
-    `limit` is cut, before a word where one begins in the second half of the piece.
-    """
-    ends: list[int] = []
-    start, sentence_start, num_cut = 0, 0, 0
-    target = next(targets)
-    for end in sentence_ends:
-        too_long = end - sentence_start > limit
-        if start < sentence_start and (too_long or end - start > target):
-            ends.append(sentence_start)
-            start, target = sentence_start, next(targets)
-        if too_long:
-            num_cut += 1
-            while end - start > limit:
-                starts = np.flatnonzero(word_starts[start + limit // 2 : start + limit + 1])
-                start += limit // 2 + int(starts[-1]) if len(starts) else limit
-                ends.append(start)
-                target = next(targets)
-        sentence_start = end
-    if start < sentence_start:
-        ends.append(sentence_start)
-    return ends, num_cut
+    parquet: Path
+    work: Path
+    key: str
+    tokenizer: Path
+    tokenizer_digest: str
+    config: ExamplesConfig
+    seed: int
+
+
+def _tasks(
+    config: ExamplesConfig, corpus: Path, tokenizer: Path, work: Path, seed: int, tokenizer_digest: str
+) -> list[_Part]:
+    files = json.loads((corpus / "manifest.json").read_bytes())["files"]
+    tasks = []
+    for path in sorted(corpus.glob("part-*.parquet")):
+        depends_on = [files[path.name]["sha256"], tokenizer_digest, config.model_dump(mode="json"), seed]
+        key = hashlib.sha256(canonical(depends_on).encode()).hexdigest()[:32]
+        tasks.append(_Part(path, work, key, tokenizer, tokenizer_digest, config, seed))
+    return tasks
+
+
+def _gather(pieces: list[Piece], split: str, out: Path) -> dict[str, Any]:
+    """Put the blocks of all pieces side by side under their final numbers, and write the index; returns the counts."""
+    blocks: list[dict[str, int]] = []
+    for piece in pieces:
+        for number, counts in enumerate(piece.counts[split]):
+            _place(block_path(piece.path, split, number), block_path(out, split, len(blocks)))
+            blocks.append(counts)
+    names = ("tokens", "spans", "sentences", "documents")
+    write_columns(
+        index_path(out, split),
+        {name: np.array([block[name] for block in blocks], dtype=np.int64) for name in names},
+    )
+    total = sum(map(Counter, blocks), Counter())
+    return {
+        "blocks": len(blocks),
+        **{name: total[name] for name in (*names, "documents_of_one_span", "cut_sentences")},
+        "unknown_share": round(total["unknown_tokens"] / max(1, total["tokens"]), 6),
+        "mean_span_tokens": round(total["tokens"] / max(1, total["spans"]), 2),
+        "mean_word_tokens": round(total["tokens"] / max(1, total["words"]), 3),
+    }
+
+
+def _place(file: Path, path: Path) -> None:
+    """Give a piece's file a second name: a build that is stopped before its artifact is whole still has the piece."""
+    try:
+        os.link(file, path)
+    except OSError:  # not every file system has links
+        shutil.copyfile(file, path)
+
+
+# ---- one part, in a process of its own ----
+
+
+def _make_part(part: _Part) -> Piece:
+    return make_piece(part.work, part.key, partial(_write_part, part))
+
+
+def _write_part(part: _Part, folder: Path) -> dict[str, list[dict[str, int]]]:
+    """Write the part's blocks into `folder`; returns the counts of each, by split."""
+    tokenizer = _tokenizer(part.tokenizer, part.tokenizer_digest)
+    counts: dict[str, list[dict[str, int]]] = {}
+    for split in SPLITS:
+        counts[split] = []
+        for number, documents in enumerate(_encode(part.parquet, split, tokenizer).in_blocks()):
+            block, facts = _tile(documents, part, tokenizer)
+            write_columns(block_path(folder, split, number), block.columns())
+            counts[split].append(facts)
+    return counts
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: Path, digest: str) -> Tokenizer:  # noqa: ARG001  (tells one from another at the same place)
+    """Loaded once in a process."""
+    return Tokenizer.load(path)
 
 
 @dataclass(frozen=True)
-class Spans:
-    """One split of an examples artifact, memory-mapped."""
+class _Documents:
+    """Encoded documents one after the other; those and the sentences of which no token is left are not among them."""
 
-    shards: tuple[npt.NDArray[Any], ...]
-    """Token ids of each shard."""
-    word_starts: tuple[npt.NDArray[np.uint8], ...]
-    shard_starts: Int64
-    """Token number of each shard's first token, and of the end."""
+    tokens: npt.NDArray[Any]
+    word_starts: npt.NDArray[np.bool_]
     sentence_ends: Int64
-    ends: Int64
-    document: npt.NDArray[np.int32]
-    document_spans_end: Int64
+    document_ends: Int64
+    names: UInt64
+    """(documents,) hash of each document's id."""
 
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def bounds(self, ids: Int64) -> tuple[Int64, Int64]:
-        """Token numbers [start, end) of spans."""
-        starts = np.where(ids > 0, self.ends[ids - 1], 0)
-        return starts, self.ends[ids]
-
-    def document_spans(self, ids: Int64) -> tuple[Int64, Int64]:
-        """Numbers [first, end) of the spans of each span's document."""
-        document = self.document[ids].astype(np.int64)
-        first = np.where(document > 0, self.document_spans_end[document - 1], 0)
-        return first, self.document_spans_end[document]
-
-    def tokens(self, start: int, length: int) -> npt.NDArray[Any]:
-        """`length` token ids from token number `start`; never across a document, so never across a shard."""
-        shard = self._shard(start)
-        local = start - int(self.shard_starts[shard])
-        return self.shards[shard][local : local + length]
-
-    def starts_word(self, start: int, length: int) -> npt.NDArray[np.uint8]:
-        shard = self._shard(start)
-        local = start - int(self.shard_starts[shard])
-        return self.word_starts[shard][local : local + length]
-
-    def _shard(self, token: int) -> int:
-        return 0 if len(self.shards) == 1 else int(np.searchsorted(self.shard_starts, token, side="right")) - 1
+    def in_blocks(self) -> Iterator["_Documents"]:
+        """Cut at the first document border after every `_BLOCK_TOKENS` tokens."""
+        starts = np.concatenate([[0], self.document_ends[:-1]]) if len(self.document_ends) else self.document_ends
+        numbers = starts // _BLOCK_TOKENS
+        for number in np.unique(numbers):
+            first, end = np.searchsorted(numbers, [number, number + 1])
+            start, stop = int(starts[first]), int(self.document_ends[end - 1])
+            sentences = slice(*np.searchsorted(self.sentence_ends, [start, stop], side="right"))
+            yield _Documents(
+                self.tokens[start:stop],
+                self.word_starts[start:stop],
+                self.sentence_ends[sentences] - start,
+                self.document_ends[first:end] - start,
+                self.names[first:end],
+            )
 
 
-def open_spans(artifact: Artifact, split: str) -> Spans:
-    """Memory-map one split. Raises `ArtifactError` for a split that was not built."""
-    if split not in SPLITS:
-        raise ArtifactError(f"{artifact.path} has no split {split!r}; it has {', '.join(SPLITS)}")
-    shards = [_map(path) for path in sorted(artifact.path.glob(f"{split}-tokens-*.arrow"))]
-    spans = _map(artifact.path / f"{split}-spans.arrow")
-    lengths = [len(shard["tokens"]) for shard in shards]
-    return Spans(
-        shards=tuple(shard["tokens"] for shard in shards),
-        word_starts=tuple(shard["word_starts"] for shard in shards),
-        shard_starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        sentence_ends=_map(artifact.path / f"{split}-sentences.arrow")["end"],
-        ends=spans["end"],
-        document=spans["document"],
-        document_spans_end=_map(artifact.path / f"{split}-documents.arrow")["spans_end"],
+def _encode(parquet: Path, split: str, tokenizer: Tokenizer) -> _Documents:
+    """Token ids of all documents of one split of a part of the corpus."""
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+    tokens: list[npt.NDArray[Any]] = [np.zeros(0, dtype=dtype)]
+    word_starts = [np.zeros(0, dtype=np.bool_)]
+    sentence_lengths = [np.zeros(0, dtype=np.int64)]
+    num_sentences = [np.zeros(0, dtype=np.int64)]
+    names: list[int] = []
+    for rows in _rows(parquet, split):
+        column = rows.column("sentences")
+        num_sentences.append(column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
+        names.extend(xxhash.xxh3_64_intdigest(name.encode()) for name in rows.column("id").to_pylist())
+        sentences = column.flatten()
+        for start in range(0, len(sentences), _SENTENCES_AT_ONCE):
+            ids, ends, starts = tokenizer.encode_with_words(sentences.slice(start, _SENTENCES_AT_ONCE).to_pylist())
+            tokens.append(ids.astype(dtype))
+            word_starts.append(starts)
+            sentence_lengths.append(np.diff(ends, prepend=0))
+    sentence_ends = np.cumsum(np.concatenate(sentence_lengths))
+    last = np.cumsum(np.concatenate(num_sentences))
+    document_ends = np.concatenate([[0], sentence_ends])[last]
+    kept = np.diff(document_ends, prepend=0) > 0
+    return _Documents(
+        np.concatenate(tokens),
+        np.concatenate(word_starts),
+        sentence_ends[np.diff(sentence_ends, prepend=0) > 0],
+        document_ends[kept],
+        np.array(names, dtype=np.uint64)[kept],
     )
 
 
-class _SplitWriter:
-    """Collects encoded documents of one split and writes a shard whenever enough tokens are there."""
-
-    def __init__(self, draft: Draft, split: str, tokenizer: Tokenizer, config: ExamplesConfig, seed: int):
-        self.draft, self.split, self.tokenizer, self.config, self.seed = draft, split, tokenizer, config, seed
-        self.limit = config.max_length - 3
-        self.tokens: list[npt.NDArray[np.int32]] = []
-        self.pending_tokens = self.num_tokens = self.num_shards = self.num_unknown = self.num_cut = 0
-        self.sentence_ends: list[int] = []
-        self.document_ends: list[int] = []
-        self.document_spans_end: list[int] = []
-        self.span_ends: list[int] = []
-        self.span_documents: list[int] = []
-
-    def add(self, documents: Sequence[Document]) -> None:
-        encoded = iter(
-            self.tokenizer.encode_ids([sentence for document in documents for sentence in document.sentences])
-        )
-        for document in documents:
-            self._add_document(document.id, [ids for _, ids in zip(document.sentences, encoded, strict=False) if ids])
-            if self.pending_tokens >= _SHARD_TOKENS:
-                self._write_shard()
-
-    def _add_document(self, name: str, sentences: list[list[int]]) -> None:
-        if not sentences:
-            return
-        ids = np.array([number for sentence in sentences for number in sentence], dtype=np.int32)
-        ends = np.cumsum([len(sentence) for sentence in sentences]).tolist()
-        starts_word = ~self.tokenizer.continues_word[ids]
-        span_ends, num_cut = tile(ends, starts_word, limit=self.limit, targets=self._targets(name))
-        self.sentence_ends.extend(self.num_tokens + end for end in ends)
-        self.span_ends.extend(self.num_tokens + end for end in span_ends)
-        self.span_documents.extend([len(self.document_ends)] * len(span_ends))
-        self.num_tokens += len(ids)
-        self.document_ends.append(self.num_tokens)
-        self.document_spans_end.append(len(self.span_ends))
-        self.num_unknown += int((ids == self.tokenizer.unk_id).sum())
-        self.num_cut += num_cut
-        self.tokens.append(ids)
-        self.pending_tokens += len(ids)
-
-    def _targets(self, name: str) -> Iterator[int]:
-        """Target lengths of a document's spans: mostly the longest, some shorter (config.short_share)."""
-        number = 0
-        while True:
-            draw = derive_seed("span length", self.seed, name, number)
-            is_short = (draw & 0xFFFFF) < self.config.short_share * 0x100000
-            shortest = max(1, self.limit // 8)
-            yield shortest + (draw >> 20) % (self.limit - shortest + 1) if is_short else self.limit
-            number += 1
-
-    def _write_shard(self) -> None:
-        ids = np.concatenate(self.tokens)
-        small = self.tokenizer.vocab_size <= 1 << 16
-        name = f"{self.split}-tokens-{self.num_shards:05d}.arrow"
-        columns: dict[str, npt.NDArray[Any]] = {
-            "tokens": ids.astype(np.uint16 if small else np.int32),
-            "word_starts": (~self.tokenizer.continues_word[ids]).astype(np.uint8),
-        }
-        _write(self.draft.path / name, columns)
-        self.tokens, self.pending_tokens, self.num_shards = [], 0, self.num_shards + 1
-
-    def finish(self) -> None:
-        if self.tokens:
-            self._write_shard()
-        folder, split = self.draft.path, self.split
-        _write(folder / f"{split}-sentences.arrow", {"end": np.array(self.sentence_ends, dtype=np.int64)})
-        documents = {
-            "end": np.array(self.document_ends, dtype=np.int64),
-            "spans_end": np.array(self.document_spans_end, dtype=np.int64),
-        }
-        _write(folder / f"{split}-documents.arrow", documents)
-        spans: dict[str, npt.NDArray[Any]] = {
-            "end": np.array(self.span_ends, dtype=np.int64),
-            "document": np.array(self.span_documents, dtype=np.int32),
-        }
-        _write(folder / f"{split}-spans.arrow", spans)
-        one_span = sum(end - start == 1 for start, end in pairwise([0, *self.document_spans_end]))
-        self.draft.counts[split] = {
-            "documents": len(self.document_ends),
-            "documents_of_one_span": one_span,
-            "sentences": len(self.sentence_ends),
-            "tokens": self.num_tokens,
-            "spans": len(self.span_ends),
-            "cut_sentences": self.num_cut,
-            "unknown_share": round(self.num_unknown / max(1, self.num_tokens), 6),
-            "mean_span_tokens": round(self.num_tokens / max(1, len(self.span_ends)), 2),
-        }
+def _rows(parquet: Path, split: str) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(parquet) as file:
+        for batch in file.iter_batches(batch_size=1 << 16, columns=["id", "sentences", "split"]):
+            yield batch.filter(pc.equal(batch.column("split"), split))
 
 
-def _sentence_batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    num_sentences = 0
-    for document in documents:
-        batch.append(document)
-        num_sentences += len(document.sentences)
-        if num_sentences >= _SENTENCES_AT_ONCE:
-            yield batch
-            batch, num_sentences = [], 0
-    if batch:
-        yield batch
-
-
-def _write(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:
-    """One record batch, uncompressed, so that a column is one block of the file and can be mapped as it is."""
-    batch = pa.record_batch(columns)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _map(path: Path) -> dict[str, npt.NDArray[Any]]:
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    return {name: batch.column(name).to_numpy(zero_copy_only=True) for name in batch.schema.names}
+def _tile(documents: _Documents, part: _Part, tokenizer: Tokenizer) -> tuple[Block, dict[str, int]]:
+    """Tile a block's documents into spans; returns the block and its counts."""
+    limit = part.config.max_length - SPECIAL_TOKENS_OF_A_PAIR
+    piece_ends, num_cut = cut_long_sentences(documents.sentence_ends, documents.word_starts, limit=limit)
+    piece_starts = np.concatenate([[0], piece_ends[:-1]])
+    document = np.searchsorted(documents.document_ends, piece_starts, side="right")
+    offsets = piece_starts - np.concatenate([[0], documents.document_ends])[document]
+    keys = hash_counters(np.uint64(derive_seed("span length", part.seed)), documents.names)
+    targets = span_targets(keys[document], offsets, limit=limit, short_share=part.config.short_share)
+    span_ends = pack(piece_ends, documents.document_ends, targets)
+    span_documents = np.searchsorted(documents.document_ends, span_ends, side="left")
+    block = Block(
+        tokens=documents.tokens,
+        word_starts=np.packbits(documents.word_starts, bitorder="little"),
+        sentence_ends=documents.sentence_ends.astype(np.int32),
+        document_ends=documents.document_ends.astype(np.int32),
+        span_ends=span_ends.astype(np.int32),
+        span_documents=span_documents.astype(np.int32),
+    )
+    return block, {
+        "tokens": len(documents.tokens),
+        "words": int(documents.word_starts.sum()),
+        "spans": len(span_ends),
+        "sentences": len(documents.sentence_ends),
+        "documents": len(documents.document_ends),
+        "documents_of_one_span": int((np.bincount(span_documents) == 1).sum()),
+        "cut_sentences": num_cut,
+        "unknown_tokens": int((documents.tokens == tokenizer.unk_id).sum()),
+    }

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertsmith.examples.batches import PretrainBatch, PretrainData
-from bertsmith.examples.pairs import FOLLOWS, NO_PAIR, RANDOM
+from bertsmith.examples.assemble import PretrainBatch
+from bertsmith.examples.batches import PretrainData
+from bertsmith.examples.pairs import LABEL_NAMES, NO_PAIR
 from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime
 from bertsmith.tokenizer.encode import Tokenizer
@@ -65,8 +66,9 @@ class HeldOut:
         if sums.same_document:
             scores["nsp_accuracy_same_document"] = sums.same_document_correct / sums.same_document
         details: dict[str, Any] = {}
-        if "nsp" in counted:
-            details["predictions_per_class"] = {"follows": sums.predicted[FOLLOWS], "random": sums.predicted[RANDOM]}
+        if self.data.pair_objective in counted:
+            names = LABEL_NAMES[self.data.pair_objective]
+            details["predictions_per_class"] = dict(zip(names, sums.predicted, strict=True))
         if sums.hardest:
             details["hardest"] = [item for _, _, item in sorted(sums.hardest, key=lambda entry: -entry[0])]
         samples = [self._guess(*sample) for sample in self.samples]
@@ -85,16 +87,19 @@ class HeldOut:
             predicted = logits.argmax(dim=-1)
             sums.add("mlm", loss=loss, correct=predicted == labels)
             self._keep_hardest(batch, loss, predicted, sums)
-        if pair_logits is not None:
+        objective = self.data.pair_objective
+        if objective is not None:
+            assert pair_logits is not None, "a model with a next-sentence head"
             is_pair = batch.next_sentence_label != NO_PAIR
             labels = batch.next_sentence_label[is_pair]  # (pairs,)
             pair_logits = pair_logits[is_pair].float()
             predicted = pair_logits.argmax(dim=-1)
-            sums.add("nsp", loss=F.cross_entropy(pair_logits, labels, reduction="none"), correct=predicted == labels)
+            loss = F.cross_entropy(pair_logits, labels, reduction="none")
+            sums.add(objective, loss=loss, correct=predicted == labels)
             same = batch.same_document_negative[is_pair]
             sums.same_document += int(same.sum())
             sums.same_document_correct += int((predicted == labels)[same].sum())
-            for label in (FOLLOWS, RANDOM):
+            for label in range(2):
                 sums.predicted[label] += int((predicted == label).sum())
 
     def _keep_hardest(self, batch: PretrainBatch, loss: Tensor, predicted: Tensor, sums: _Sums) -> None:

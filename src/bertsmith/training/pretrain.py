@@ -12,7 +12,8 @@ from torch import Tensor
 from bertsmith.artifact import open_artifact
 from bertsmith.config import ModelConfig, PretrainConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
-from bertsmith.examples.batches import PretrainBatch, PretrainData
+from bertsmith.examples.assemble import PretrainBatch
+from bertsmith.examples.batches import PretrainData
 from bertsmith.examples.shards import KIND as EXAMPLES
 from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
@@ -161,7 +162,7 @@ class _Run:
 
     def _make_model(self) -> LanguageModel:
         """Fresh or initial weights; seeded, so that a run begun again is the same again."""
-        head = BertForPreTraining if "nsp" in self.config.objectives else BertForMaskedLM
+        head = BertForPreTraining if {"nsp", "sop"} & set(self.config.objectives) else BertForMaskedLM
         overrides = self.shape.overrides
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("weights", self.seed))
@@ -199,6 +200,8 @@ class _Run:
             tokenizer=self.tokenizer,
             objectives=self.config.objectives,
             mask_share=self.config.mask_share,
+            mask_by=self.config.mask_by,
+            window_tokens=self.config.window_tokens,
             seed=self.seed,
             static_shapes=static_shapes,
         )
@@ -266,8 +269,9 @@ def loss_sums_of(
         sums = {}
         if "mlm" in batch.counts:
             sums["mlm"] = masked_token_loss_sum(hidden, model.decoder_weight, model.decoder_bias, batch.masked_labels)
-        if pair_logits is not None:
-            sums["nsp"] = next_sentence_loss_sum(pair_logits, batch.next_sentence_label)
+        for objective in {"nsp", "sop"} & batch.counts.keys():
+            assert pair_logits is not None, "a model with a next-sentence head"
+            sums[objective] = next_sentence_loss_sum(pair_logits, batch.next_sentence_label)
         return sums
 
     return loss_sums
