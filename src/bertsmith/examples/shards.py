@@ -23,13 +23,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from bertsmith.artifact import Artifact, Piece, canonical, make_piece, open_artifact, work_folder, write_artifact
+from bertsmith.artifact import Artifact, Piece, canonical, kept_pieces, make_piece, open_artifact, write_artifact
 from bertsmith.config import ExamplesConfig
+from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import Engine
 from bertsmith.errors import DataError
 from bertsmith.examples.blocks import Block, block_path, index_path, write_columns
 from bertsmith.examples.draws import Int64, UInt64, hash_counters
 from bertsmith.examples.tile import cut_long_sentences, pack, span_targets
+from bertsmith.progress import Report
 from bertsmith.runtime import derive_seed
 from bertsmith.tokenizer.encode import Tokenizer
 
@@ -38,7 +40,6 @@ SPLITS = ("train", "validation")
 SPECIAL_TOKENS_OF_A_PAIR = 3
 _BLOCK_TOKENS = 4_000_000
 _SENTENCES_AT_ONCE = 8_000
-_IN_THIS_PROCESS = Engine()
 
 
 def examples_inputs(corpus: Path, tokenizer: Path) -> dict[str, str]:
@@ -57,24 +58,25 @@ def build_examples(
     *,
     seed: int,
     environment: Mapping[str, Any],
-    engine: Engine = _IN_THIS_PROCESS,
+    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    progress: Report | None = None,
 ) -> Artifact:
     """Encode the training and validation documents of `corpus` and tile them into spans.
 
-    Raises `DataError` when the corpus has no training text.
+    Begun again after a stop, it goes on with the next part. Raises `DataError` when the corpus has no training text.
     """
-    work = work_folder(out)
     inputs = examples_inputs(corpus, tokenizer)
     settings = {**config.model_dump(mode="json"), "seed": seed}
-    with write_artifact(out, kind=KIND, config=settings, inputs=inputs, environment=environment) as draft:
-        pieces = list(engine.map(_make_part, _tasks(config, corpus, tokenizer, work, seed, inputs["tokenizer"])))
-        for split in SPLITS:
-            draft.counts[split] = _gather(pieces, split, draft.path)
-        if not draft.counts["train"]["tokens"]:
-            shutil.rmtree(work, ignore_errors=True)
-            raise DataError("the corpus has no training text; add sources or lower validation_share", path=corpus)
-        draft.counts["vocab_size"] = _tokenizer(tokenizer, inputs["tokenizer"]).vocab_size
-    shutil.rmtree(work, ignore_errors=True)
+    with kept_pieces(out) as work:
+        tasks = _tasks(config, corpus, tokenizer, work, seed, inputs["tokenizer"])
+        with write_artifact(out, kind=KIND, config=settings, inputs=inputs, environment=environment) as draft:
+            pieces = _make_pieces(tasks, engine, progress)
+            for split in SPLITS:
+                draft.counts[split] = _gather(pieces, split, draft.path)
+            if not draft.counts["train"]["tokens"]:
+                shutil.rmtree(work, ignore_errors=True)
+                raise DataError("the corpus has no training text; add sources or lower validation_share", path=corpus)
+            draft.counts["vocab_size"] = _tokenizer(tokenizer, inputs["tokenizer"]).vocab_size
     return open_artifact(out, KIND, verify=False)
 
 
@@ -94,13 +96,28 @@ class _Part:
 def _tasks(
     config: ExamplesConfig, corpus: Path, tokenizer: Path, work: Path, seed: int, tokenizer_digest: str
 ) -> list[_Part]:
+    """A task for each part of the corpus, in its order; what other settings left in `work` goes."""
     files = json.loads((corpus / "manifest.json").read_bytes())["files"]
     tasks = []
-    for path in sorted(corpus.glob("part-*.parquet")):
+    for path in corpus_parts(corpus):
         depends_on = [files[path.name]["sha256"], tokenizer_digest, config.model_dump(mode="json"), seed]
         key = hashlib.sha256(canonical(depends_on).encode()).hexdigest()[:32]
         tasks.append(_Part(path, work, key, tokenizer, tokenizer_digest, config, seed))
+    keys = {task.key for task in tasks}
+    for left in work.iterdir() if work.is_dir() else ():
+        if left.name not in keys:
+            shutil.rmtree(left, ignore_errors=True)
     return tasks
+
+
+def _make_pieces(tasks: list[_Part], engine: Engine, progress: Report | None) -> list[Piece]:
+    sizes = [task.parquet.stat().st_size for task in tasks]
+    pieces = []
+    for piece in engine.map(_make_part, tasks):
+        pieces.append(piece)
+        if progress is not None:
+            progress(sum(sizes[: len(pieces)]), sum(sizes))
+    return pieces
 
 
 def _gather(pieces: list[Piece], split: str, out: Path) -> dict[str, Any]:

@@ -144,15 +144,6 @@ class Tokenizer:
         ids, ends = self.encode_flat(texts)
         return ids, ends, ~self.continues_word[ids]
 
-    def encode_with_words(
-        self, texts: Sequence[str]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Ids of all texts one after the other, where each text ends, and at which ids a word begins."""
-        rows = self.encode_ids(texts)
-        ids = np.array([number for row in rows for number in row], dtype=np.int32)
-        ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-        return ids, ends, ~self.continues_word[ids]
-
     def encode_words(self, rows: Sequence[Sequence[str]]) -> list[EncodedWords]:
         """Pieces of sentences given as words; a word of which nothing is left (a control character) is `[UNK]`."""
         encoded = self._plain.encode_batch([list(row) for row in rows], is_pretokenized=True, add_special_tokens=False)
