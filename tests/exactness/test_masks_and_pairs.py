@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertsmith.examples import shards
 from bertsmith.examples.assemble import PretrainBatch
 from examples_case import build_all, open_data
 
@@ -100,3 +101,52 @@ def test_another_process_draws_the_same(examples: Path) -> None:
     batch = open_data(examples).batch(123, 12, 12)[0]
     ours = hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.masked_labels.numpy().tobytes())
     assert other == ours.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def many_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "_BLOCK_TOKENS", 1500)
+        return build_all(tmp_path_factory.mktemp("blocks"))
+
+
+KINDS = [
+    {"mask_by": "word"},
+    {"mask_by": "span"},
+    {"objectives": ("mlm", "sop"), "mask_by": "word"},
+    {"objectives": ("mlm",), "window_tokens": 1},
+    {"window_tokens": 4000, "mask_by": "word"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@settings(max_examples=6, deadline=None)
+@given(step=st.integers(0, 2000), micro=st.integers(1, 12), world_size=st.integers(1, 12))
+def test_of_every_kind(many_blocks: Path, kind: dict[str, object], step: int, micro: int, world_size: int) -> None:
+    """Words and spans, sentence order, single spans, windows of some blocks: ranks share, any step is found at once."""
+    whole = rows_of(open_data(many_blocks, **kind).batch(step, 12, 12))
+    data = open_data(many_blocks, **kind)
+    data.batch(step + 1, 12, 12)
+    parts = [
+        batch for rank in range(world_size) for batch in data.batch(step, 12, micro, rank=rank, world_size=world_size)
+    ]
+    assert rows_of(parts) == whole
+    assert sum(map(len, whole.values())) == 12
+    assert all(masks for values in whole.values() for _, _, masks, _, _ in values), "an example with nothing masked"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_kind_is_drawn_anew_each_epoch(many_blocks: Path, kind: dict[str, object]) -> None:
+    data = open_data(many_blocks, **kind)
+    size = data.num_examples
+    first, second = (rows_of([data.at(range(epoch * size, (epoch + 1) * size))]) for epoch in (0, 1))
+    assert first.keys() == second.keys() == set(range(size))
+    assert np.mean([first[number] == second[number] for number in range(size)]) < 0.05
+
+
+def test_blocks_of_a_window_do_not_change_what_is_in_it(examples: Path, many_blocks: Path) -> None:
+    """While one window holds all, it does not matter into how many blocks the text was cut."""
+    for step in (0, 40):
+        one, many = (open_data(folder, mask_by="word").batch(step, 12, 12)[0] for folder in (examples, many_blocks))
+        assert torch.equal(one.input_ids, many.input_ids)
+        assert torch.equal(one.masked_positions, many.masked_positions)

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from bertsmith.artifact import open_artifact
-from bertsmith.examples.pairs import FOLLOWS, NO_PAIR, RANDOM, Segments, draw_pairs, single_segments
+from bertsmith.examples.pairs import (
+    FOLLOWS,
+    IN_ORDER,
+    NO_PAIR,
+    RANDOM,
+    SWAPPED,
+    Segments,
+    draw_orders,
+    draw_pairs,
+    single_segments,
+)
 from bertsmith.examples.spans import Spans, open_spans
 from examples_case import build_all, made_up_text
 
@@ -117,3 +127,47 @@ def test_single_segments(spans: Spans) -> None:
     assert (rows.labels == NO_PAIR).all()
     assert (rows.lengths == rows.a_lengths + 2).all()
     assert rows.a_lengths.sum() == spans.ends[-1]
+
+
+def begins_a_word(spans: Spans, tokens: np.ndarray) -> np.ndarray:
+    """Does a word begin at each token; what is one beyond the last counts as a beginning."""
+    inside = tokens < spans.ends[-1]
+    begins = np.ones(len(tokens), dtype=bool)
+    begins[inside] = spans.read(tokens[inside], np.ones(inside.sum(), dtype=np.int64))[1]
+    return begins
+
+
+@pytest.mark.parametrize("max_length", [16, 24])
+def test_no_part_is_cut_inside_a_word(tmp_path: Path, max_length: int) -> None:
+    """Long sentences in short examples, so that spans, splits and partners have to end inside sentences."""
+    build_all(tmp_path, max_length=max_length)
+    spans = open_spans(open_artifact(tmp_path / "examples", "examples"), "train")
+    places = np.tile(np.arange(len(spans)), 8)
+    epochs = np.repeat(np.arange(8), len(spans))
+    pairs = draw_pairs(spans, places, epochs, seed=5, max_length=max_length)
+    orders = draw_orders(spans, places, epochs, seed=5)
+    cut_short = (pairs.labels == RANDOM) & ~np.isin(pairs.b_starts + pairs.b_lengths, spans.ends)
+    assert cut_short.any(), "the case has partners that are cut short"
+    for rows in (pairs, orders, single_segments(spans, places, epochs)):
+        assert rows.lengths.max() <= max_length
+        assert begins_a_word(spans, rows.a_starts).all()
+        assert begins_a_word(spans, rows.a_starts + rows.a_lengths).all()
+        has_pair = rows.b_lengths > 0
+        assert (has_pair == (rows.labels != NO_PAIR)).all()
+        assert begins_a_word(spans, rows.b_starts[has_pair]).all()
+        assert begins_a_word(spans, (rows.b_starts + rows.b_lengths)[has_pair]).all()
+
+
+def test_sentence_order(spans: Spans) -> None:
+    places, epochs = np.tile(np.arange(len(spans)), 20), np.repeat(np.arange(20), len(spans))
+    rows = draw_orders(spans, places, epochs, seed=5)
+    starts, ends = spans.bounds(places)
+    assert (rows.a_lengths + rows.b_lengths == ends - starts).all()
+    swapped, in_order = rows.labels == SWAPPED, rows.labels == IN_ORDER
+    assert abs(swapped.sum() / (swapped | in_order).sum() - 0.5) < 0.03
+    assert (rows.a_starts[in_order] == starts[in_order]).all()
+    assert (rows.b_starts[swapped] == starts[swapped]).all()
+    assert ((rows.b_starts + rows.b_lengths)[swapped] == rows.a_starts[swapped]).all()
+    assert ((rows.a_starts + rows.a_lengths)[in_order] == rows.b_starts[in_order]).all()
+    assert not rows.same_document.any()
+    assert (rows.labels[:: len(spans)] != rows.labels[0]).any()
