@@ -6,6 +6,7 @@ that do not change a stage's result (threads, device) live in `[runtime]` and ne
 
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bertsmith.errors import RecipeError
 
@@ -23,10 +24,19 @@ Positive = Annotated[int, Field(ge=1)]
 Column = str | Annotated[int, Field(ge=0)]
 
 
+_PASSWORD = re.compile(r"^[\w+.-]+://[^/@:]*:(?!\d+/)([^@]+)@|[?&]\w*password=([^&]*)", re.IGNORECASE)
+_VARIABLES = re.compile(r"(\$\{\w+\})*")
+
+
 class Section(BaseModel):
     """A part of a recipe: immutable, no unknown keys, docstrings of fields are their help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a value may be a secret
+    )
 
 
 class Download(Section):
@@ -71,19 +81,33 @@ class Source(Section):
     encoding: str = "utf-8"
     """Of text, JSON and CSV: any that Python knows, such as gb18030 or utf-16."""
     on_error: Literal["strict", "skip", "replace"] = "strict"
-    """What cannot be decoded: refuse it with its place, leave the line out, or put U+FFFD; the last two are counted."""
+    """What cannot be decoded: refuse it with its place, leave it out, or put U+FFFD; the last two are counted. skip
+    leaves out, and counts, records that hold no text where it should be, too."""
     max_document_bytes: Positive = 16_000_000
     """Longer lines and documents are left out and counted, so that memory is bounded."""
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Mixing weight: 2 takes each training document twice, 0.25 every fourth, chosen by a hash."""
     url: str = ""
-    """sql: the database, as SQLAlchemy writes it: sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/NAME."""
+    """sql: the database, as SQLAlchemy writes it: sqlite:///FILE, postgresql://USER:${NAME}@HOST/DATABASE. ${NAME} is
+    an environment variable, read when connecting; a password in plain text is refused, since recipes are kept."""
     query: str = ""
     """sql: the query whose rows are documents; order it (ORDER BY), since a row's number is its id."""
     dataset: str = ""
     """hub: OWNER/NAME of a dataset, or OWNER/NAME@REVISION."""
     packages: tuple[str, ...] = ()
     """python-docs: installed packages to read beside the standard library."""
+
+    @field_validator("url", "paths")
+    @classmethod
+    def _holds_no_password(cls, value: Any) -> Any:
+        for url in (value,) if isinstance(value, str) else value:
+            for found in _PASSWORD.finditer(url):
+                if not _VARIABLES.fullmatch(found[1] or found[2]):
+                    raise ValueError(
+                        "holds a password, which would be written to recipe.toml and manifests; put it in an "
+                        "environment variable, and ${NAME} in its place (sql), or in the storage's own settings"
+                    )
+        return value
 
 
 class CorpusConfig(Section):

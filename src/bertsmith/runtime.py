@@ -50,6 +50,13 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
+def environment_variable(name: str, *, needed_by: str) -> str:
+    """Value of a variable of the environment. Raises `UsageError` where it is not set."""
+    if name not in os.environ:
+        raise UsageError(f"{needed_by} names the environment variable {name}, which is not set; export {name}=...")
+    return os.environ[name]
+
+
 def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str = "auto") -> Runtime:
     """Choose device and dtype by what the hardware has, and set PyTorch's thread count.
 

@@ -10,9 +10,9 @@ import pytest
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
 from bertsmith.corpus.files import find_files, local_files
-from bertsmith.corpus.plain_text import unwrap
 from bertsmith.corpus.python_docs import package_versions, read_python_docs
 from bertsmith.corpus.sources import CHUNK_BYTES, plan_chunks, read_chunk, source_inputs
+from bertsmith.corpus.texts import unwrap
 from bertsmith.errors import DataError
 
 

@@ -9,9 +9,11 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import lzma
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from bertsmith.errors import DataError
 from bertsmith.runtime import data_roots
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a file raises where it is torn, damaged or cannot be reached."""
 _GLOB = re.compile(r"[*?\[]")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[^:]+)*://")
 _READ_BYTES = 1 << 20
@@ -55,11 +59,11 @@ class SourceFile:
         """The stored bytes, to be read from any place. Raises `OSError`."""
         if not self.is_remote:
             return Path(self.path).open("rb")
-        return cast(BinaryIO, _filesystem(self.path)[0].open(self.path, "rb", block_size=4 * _READ_BYTES))
+        return cast(BinaryIO, io.BufferedReader(_RemoteReader(self), _READ_BYTES))
 
     @contextlib.contextmanager
     def open_content(self) -> Iterator[BinaryIO]:
-        """The content, decompressed, from its start. Raises `OSError`; what is torn raises when it is read."""
+        """The content, decompressed, from its start. Raises one of `UNREADABLE`; what is torn, when it is read."""
         with contextlib.ExitStack() as stack:
             stored: Any = stack.enter_context(self.open())
             opened: Any = stored
@@ -100,6 +104,48 @@ class FilePart:
     """Stored bytes, about."""
 
 
+class _RemoteReader(io.RawIOBase):
+    """A file of `fsspec` whose errors, each storage's own, are all `OSError`; it does not end early unnoticed."""
+
+    def __init__(self, file: SourceFile):
+        self._file = file
+        with self._as_os_error():
+            self._opened = _filesystem(file.path)[0].open(file.path, "rb", block_size=4 * _READ_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._as_os_error():
+            return int(self._opened.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._opened.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with self._as_os_error():
+            data = self._opened.read(len(buffer))
+        if not data and self.tell() < self._file.size:
+            raise OSError(f"ended after {self.tell():,} of {self._file.size:,} bytes")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_opened"):
+            self._opened.close()
+        super().close()
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each storage has its own
+            raise OSError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
 class _ZstdReader(io.RawIOBase):
     """pyarrow's decompressor as a stream of Python's, so that it can be buffered."""
 
@@ -124,30 +170,25 @@ def find_files(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> 
 
     Paths are looked up in the current folder, then in each root (default: the data folders). A name is the path below
     the root in which the file was found; files named by absolute paths or URLs are named from the folder that they
-    have in common. Raises `DataError` for a pattern that matches nothing.
+    have in common. Names are unique. Files and folders whose name begins with a dot are passed over, unless a pattern
+    names them. Raises `DataError` for a pattern that matches nothing.
     """
     roots = (Path(), *(data_roots() if roots is None else roots))
-    found: dict[str, str] = {}
-    rootless: list[str] = []
+    names: dict[str, str | None] = {}
+    sizes: dict[str, int] = {}
     for pattern in patterns:
         if _URL.match(pattern):
-            rootless += _remote_matches(pattern)
+            for url, size in _remote_matches(pattern):
+                names.setdefault(url, None)
+                sizes[url] = size
             continue
-        for root in roots:
-            matches = _matches(root, pattern)
-            if matches:
-                break
-        else:
-            places = ", ".join(str(root.absolute()) for root in roots)
-            raise DataError(f"{pattern!r} matches no file; looked in {places}")
+        root, matches = _found_in(roots, pattern)
         for path in matches:
-            if Path(pattern).is_absolute():
-                rootless.append(str(path))
-            else:
-                found.setdefault(str(path), path.relative_to(root).as_posix())
-    for name, shown in _names_below_common_folder(rootless).items():
-        found.setdefault(name, shown)
-    return [SourceFile(path, name, _size(path)) for path, name in found.items()]
+            names.setdefault(str(path), None if Path(pattern).is_absolute() else path.relative_to(root).as_posix())
+            sizes[str(path)] = path.stat().st_size
+    shown = _names_below_common_folder([path for path, name in names.items() if name is None])
+    unique = _unique([name if name is not None else shown[path] for path, name in names.items()])
+    return [SourceFile(path, name, sizes[path]) for path, name in zip(names, unique, strict=True)]
 
 
 def local_files(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> list[Path]:
@@ -155,18 +196,32 @@ def local_files(patterns: Sequence[str], roots: Sequence[Path] | None = None) ->
     return [Path(file.path) for file in find_files(patterns, roots)]
 
 
+def _found_in(roots: Sequence[Path], pattern: str) -> tuple[Path, list[Path]]:
+    """The first root below which `pattern` matches files, and these."""
+    for root in roots:
+        if matches := _matches(root, pattern):
+            return root, matches
+    places = ", ".join(str(root.absolute()) for root in roots)
+    raise DataError(f"{pattern!r} matches no file; looked in {places}")
+
+
 def _matches(root: Path, pattern: str) -> list[Path]:
     path = root / pattern
     if path.is_file():
         return [path]
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        return sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
     if not _GLOB.search(pattern):
         return []
-    if Path(pattern).is_absolute():
-        anchor = Path(pattern).anchor
-        return sorted(file for file in Path(anchor).glob(pattern[len(anchor) :]) if file.is_file())
-    return sorted(file for file in root.glob(pattern) if file.is_file())
+    anchor = Path(pattern).anchor
+    found = Path(anchor or root).glob(pattern[len(anchor) :])
+    if "/." not in f"/{pattern}":
+        found = (file for file in found if not _is_hidden(file.relative_to(anchor or root)))
+    return sorted(file for file in found if file.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _names_below_common_folder(paths: Sequence[str]) -> dict[str, str]:
@@ -174,33 +229,41 @@ def _names_below_common_folder(paths: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for are_urls in (False, True):
         inside = {path: path.split("://", 1)[-1] for path in paths if bool(_URL.match(path)) == are_urls}
-        common = os.path.commonpath([os.path.dirname(path) for path in inside.values()]) if inside else ""  # noqa: PTH120
+        folders = [within.rpartition("/")[0] for within in inside.values()]
+        common = os.path.commonpath(folders) if all(folders) and folders else ""
         names |= {path: within[len(common) :].lstrip("/") for path, within in inside.items()}
     return names
 
 
-def _remote_matches(pattern: str) -> list[str]:
+def _unique(names: Sequence[str]) -> list[str]:
+    """The second of two names that are alike gets `~2`: ids are made of them."""
+    taken: dict[str, None] = {}
+    for name in names:
+        candidates = (name if copy == 1 else f"{name}~{copy}" for copy in itertools.count(1))
+        taken[next(candidate for candidate in candidates if candidate not in taken)] = None
+    return list(taken)
+
+
+def _remote_matches(pattern: str) -> list[tuple[str, int]]:
+    """URL and size in bytes of each file."""
     filesystem, path = _filesystem(pattern)
     try:
-        if _GLOB.search(path):
-            found = filesystem.glob(path)
-        elif filesystem.isdir(path):
-            found = [name for name in filesystem.find(path) if not name.rsplit("/", 1)[-1].startswith(".")]
+        if "*" not in path and filesystem.isfile(path):
+            found = {path: filesystem.info(path)}
+        elif _GLOB.search(path):
+            found = filesystem.glob(path, detail=True)
         else:
-            found = [path] if filesystem.exists(path) else []
+            found = filesystem.find(path, detail=True) if filesystem.isdir(path) else {}
+            found = {name: facts for name, facts in found.items() if not _is_hidden(Path(name[len(path) :]))}
     except Exception as error:  # each storage has its own
         raise DataError(f"{pattern!r} cannot be listed: {type(error).__name__}: {_first_line(error)}") from error
-    files = sorted(name for name in found if not filesystem.isdir(name))
+    files = {name: facts.get("size") for name, facts in sorted(found.items()) if facts.get("type") != "directory"}
     if not files:
         raise DataError(f"{pattern!r} matches no file")
-    return [str(filesystem.unstrip_protocol(name)) for name in files]
-
-
-def _size(path: str) -> int:
-    if not _URL.match(path):
-        return Path(path).stat().st_size
-    filesystem, inside = _filesystem(path)
-    return int(filesystem.size(inside) or 0)
+    for name, size in files.items():
+        if size is None:
+            raise DataError(f"{name!r}: its server does not say how large it is; download it, and name the copy")
+    return [(str(filesystem.unstrip_protocol(name)), int(size)) for name, size in files.items()]
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

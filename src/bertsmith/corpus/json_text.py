@@ -4,18 +4,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
 from bertsmith.corpus.files import FilePart
 from bertsmith.corpus.lines import line_in_file
-from bertsmith.corpus.plain_text import id_of, line_reader, unwrap
+from bertsmith.corpus.plain_text import line_reader
+from bertsmith.corpus.texts import documents_of, id_of
 from bertsmith.errors import DataError
 
-_BLOCK_CHARACTERS = 1 << 20
-_SPACES = " \t\r\n"
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 
 
 def read_json_lines(source: Source, part: FilePart, counts: Counter[str]) -> Iterator[RawDocument]:
@@ -23,30 +22,34 @@ def read_json_lines(source: Source, part: FilePart, counts: Counter[str]) -> Ite
     for number, line in line_reader(source).lines(part, counts):
         if number < 0:
             return
-        if not line.strip():
+        if not line or line.isspace():
             continue
         try:
-            texts = list(texts_at(_parsed(line), source.text_field))
-            yield from _documents(source, part, number, texts, counts)
+            yield from _documents(_parsed(line), source, part, number, counts)
         except ValueError as error:
-            raise DataError(str(error), path=part.file.path, line=line_in_file(part, number)) from error
+            if source.on_error != "skip":
+                raise DataError(str(error), path=part.file.path, line=line_in_file(part, number)) from error
+            counts["record that cannot be used"] += 1
 
 
 def read_json(source: Source, part: FilePart, counts: Counter[str]) -> Iterator[RawDocument]:
     """The texts of a JSON file: of each element of an array, read one after another, or of one object, read whole."""
+    blocks = line_reader(source).blocks(part)
     number = 0
     try:
-        with part.file.open_content() as content, _text_of(content, source) as text:
-            for number, value in enumerate(_elements(text, source.max_document_bytes), start=1):
-                yield from _documents(source, part, number, list(texts_at(value, source.text_field)), counts)
-    except UnicodeDecodeError as error:
-        raise DataError(f"not {source.encoding.upper()} ({error.reason}); set encoding", path=part.file.path) from error
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"element {number + 1}: {error}", path=part.file.path) from error
+        for number, value in enumerate(_elements(blocks, source.max_document_bytes), start=1):
+            try:
+                yield from _documents(value, source, part, number, counts)
+            except ValueError as error:
+                if source.on_error != "skip":
+                    raise DataError(f"element {number:,}: {error}", path=part.file.path) from error
+                counts["record that cannot be used"] += 1
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"element {number + 1:,}: {error}", path=part.file.path) from error
 
 
-def texts_at(value: Any, field: str) -> Iterator[str]:
-    """The texts at a path such as `body.text` of an object; of a list on the way, those of each of its elements.
+def texts_at(value: Any, field: str) -> Iterator[Any]:
+    """What is at a path such as `body.text` of an object; of a list on the way, that of each of its elements.
 
     Raises `ValueError` that says what is there instead.
     """
@@ -58,10 +61,8 @@ def texts_at(value: Any, field: str) -> Iterator[str]:
     for item in inner if isinstance(inner, list) else [inner]:
         if rest:
             yield from texts_at(item, rest)
-        elif isinstance(item, str):
-            yield item
         else:
-            raise ValueError(f"field {name!r} holds {type(item).__name__}, not text")
+            yield item
 
 
 def _parsed(line: str) -> Any:
@@ -71,57 +72,60 @@ def _parsed(line: str) -> Any:
         raise ValueError(f"not a JSON object a line ({error})") from error
 
 
-def _documents(
-    source: Source, part: FilePart, number: int, texts: list[str], counts: Counter[str]
-) -> Iterator[RawDocument]:
+def _documents(value: Any, source: Source, part: FilePart, number: int, counts: Counter[str]) -> Iterator[RawDocument]:
+    """All of an object's texts, or none where one of them cannot be used."""
     name = id_of(part, number)
-    for copy, text in enumerate(texts, start=1):
-        if not text.isascii() and _SURROGATE.search(text):
-            if source.on_error == "strict":
-                raise ValueError("half of a surrogate pair, which is no character; set on_error = 'skip' or 'replace'")
-            counts["half of a surrogate pair"] += 1
-            if source.on_error == "skip":
-                continue
-            text = _SURROGATE.sub("\ufffd", text)
-        if source.unwrap:
-            text = "\n\n".join(unwrap(text.splitlines()))
-        yield RawDocument(name if copy == 1 else f"{name}.{copy}", text, part.file.name)
+    documents: list[RawDocument] = []
+    for copy, text in enumerate(texts_at(value, source.text_field), start=1):
+        id = name if copy == 1 else f"{name}.{copy}"
+        try:
+            documents += documents_of(text, source, counts, id=id, name=part.file.name)
+        except ValueError as error:
+            raise ValueError(f"field {source.text_field!r} {error}") from error
+    yield from documents
 
 
-def _elements(text: TextIO, longest: int) -> Iterator[Any]:
+def _elements(blocks: Iterator[str], longest: int) -> Iterator[Any]:
     """The elements of an array, held one at a time; anything else is one element. Raises `ValueError`."""
     decoder = json.JSONDecoder()
-    buffer = text.read(_BLOCK_CHARACTERS).removeprefix("\ufeff").lstrip(_SPACES)
+    buffer = next(blocks, "").removeprefix("\ufeff").lstrip()
     if not buffer.startswith("["):
-        rest = text.read(longest + 1)
-        if len(rest) > longest:
-            raise ValueError(
-                f"one object of more than {longest:,} characters; raise max_document_bytes, or use JSON Lines"
-            )
-        yield json.loads(buffer + rest)
+        yield _one_value(buffer, blocks, longest)
         return
-    buffer = buffer[1:]
+    at, reason = 1, ""
     while True:
-        buffer = buffer.lstrip(_SPACES + ",")
-        if buffer.startswith("]"):
-            return
+        at = _after(_BETWEEN, buffer, at)
+        if buffer.startswith("]", at):
+            break
         try:
-            value, end = decoder.raw_decode(buffer)
-            complete = end < len(buffer)  # a number may go on
-        except ValueError:
-            complete = False
-        if complete:
+            value, end = decoder.raw_decode(buffer, at)
+        except ValueError as error:
+            end, reason = len(buffer), str(error)
+        if end < len(buffer):  # else the element, or a number, may go on
             yield value
-            buffer = buffer[end:]
+            at = end
             continue
-        more = text.read(max(_BLOCK_CHARACTERS, len(buffer)))
-        if not more or len(buffer) > longest:
-            raise ValueError("the array is torn, not JSON, or an element is longer than max_document_bytes")
-        buffer += more
+        more = next(blocks, "")
+        if not more:
+            raise ValueError(f"not JSON, or torn ({reason})")
+        if len(buffer) - at > longest:
+            raise ValueError(f"not JSON ({reason}), or longer than max_document_bytes = {longest:,}")
+        buffer, at = buffer[at:] + more, 0
+    if any(text.strip() for text in (buffer[at + 1 :], *blocks)):
+        raise ValueError("the array ends and more follows; use kind = 'jsonl' for an object a line")
 
 
-def _text_of(content: Any, source: Source) -> TextIO:
-    import io
+def _one_value(buffer: str, blocks: Iterator[str], longest: int) -> Any:
+    for block in blocks:
+        buffer += block
+        if len(buffer) > longest:
+            raise ValueError(f"one object of more than max_document_bytes = {longest:,}; raise it, or use JSON Lines")
+    try:
+        return json.loads(buffer)
+    except ValueError as error:
+        raise ValueError(f"not JSON, or torn ({error}); use kind = 'jsonl' for an object a line") from error
 
-    errors = {"strict": "strict", "skip": "ignore", "replace": "replace"}[source.on_error]
-    return io.TextIOWrapper(content, encoding=source.encoding, errors=errors)
+
+def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return found.end() if found else at

@@ -1,15 +1,13 @@
 """Documents in plain text: a sentence a line, a paragraph, or a whole file each."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
-from bertsmith.corpus.files import FilePart, SourceFile
+from bertsmith.corpus.files import FilePart
 from bertsmith.corpus.lines import LineReader
-
-_CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
+from bertsmith.corpus.texts import id_of, unwrap, utf8_bytes
 
 
 def line_reader(source: Source) -> LineReader:
@@ -17,74 +15,52 @@ def line_reader(source: Source) -> LineReader:
 
 
 def read_text(source: Source, part: FilePart, counts: Counter[str]) -> Iterator[RawDocument]:
-    """Documents that begin in a range of a file's bytes."""
-    file = part.file
+    """Documents that begin in a range of a file's bytes; one that is too long is counted, and not held in memory."""
+    name = part.file.name
+    is_whole = source.layout == "file"
     numbered = line_reader(source).lines(part, counts)
-    if source.layout == "file":
-        yield from _whole_file(source, file, numbered, counts)
-        return
-    for number, lines in _blocks(_of_range(numbered, part.start)):
-        if sum(map(len, lines)) > source.max_document_bytes:
+    blocks = _blocks(
+        numbered if is_whole else _of_range(numbered, part.start), source.max_document_bytes, parted=not is_whole
+    )
+    for number, lines in blocks:
+        id = name if is_whole else id_of(part, number)
+        if lines is None:
             counts["document too long"] += 1
-            continue
-        name = id_of(part, number)
-        if source.layout == "sentences":
-            yield RawDocument(name, "\n".join(lines), file.name, tuple(lines))
+        elif source.layout == "sentences":
+            yield RawDocument(id, "\n".join(lines), name, tuple(lines))
         else:
-            yield RawDocument(name, "\n\n".join(unwrap(lines)) if source.unwrap else "\n".join(lines), file.name)
-
-
-def id_of(part: FilePart, number: int) -> str:
-    """A document's id from its line or row: the same each time the same file is read, whatever else is read."""
-    return f"{part.file.name}@{part.start}#{number}" if part.start else f"{part.file.name}#{number}"
-
-
-def unwrap(raw: Sequence[str]) -> list[str]:
-    """Paragraphs of hard-wrapped lines: lines between blank lines are joined, by a space except after Chinese."""
-    paragraphs: list[str] = []
-    for _, block in _blocks(enumerate(raw)):
-        lines = [line.strip() for line in block]
-        ends = ["" if _CHINESE.match(line[-1]) else " " for line in lines[:-1]]
-        paragraphs.append("".join(line + end for line, end in zip(lines, [*ends, ""], strict=True)))
-    return paragraphs
-
-
-def _whole_file(
-    source: Source, file: SourceFile, numbered: Iterable[tuple[int, str]], counts: Counter[str]
-) -> Iterator[RawDocument]:
-    lines: list[str] = []
-    length = 0
-    for _, line in numbered:
-        lines.append(line)
-        length += len(line) + 1
-        if length > source.max_document_bytes:
-            counts["document too long"] += 1
-            return
-    yield RawDocument(file.name, "\n\n".join(unwrap(lines)) if source.unwrap else "\n".join(lines), file.name)
+            yield RawDocument(id, "\n\n".join(unwrap(lines)) if source.unwrap else "\n".join(lines), name)
 
 
 def _of_range(numbered: Iterable[tuple[int, str]], start: int) -> Iterator[tuple[int, str]]:
     """The lines of documents that begin in a range: from its first blank line to the first blank line after it."""
     begun = start == 0
     for number, line in numbered:
-        is_blank = not line.strip()
-        if number < 0 and is_blank:
+        is_blank = not line or line.isspace()
+        if number < 0 and (is_blank or not begun):
             return
         begun = begun or is_blank
         if begun:
             yield abs(number), line
 
 
-def _blocks(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not blank, with the number of their first line."""
+def _blocks(
+    numbered: Iterable[tuple[int, str]], max_bytes: int, *, parted: bool
+) -> Iterator[tuple[int, list[str] | None]]:
+    """Runs of lines with the number of the first, or None where they are too long; parted by blank lines or by none."""
     block: list[str] = []
-    first = 0
+    first = num_bytes = 0
     for number, line in numbered:
-        if line.strip():
-            first = first if block else number
-            block.append(line)
-        elif block:
-            yield first, block
-            block = []
-    if block:
-        yield first, block
+        if not parted or (line and not line.isspace()):
+            if not num_bytes:
+                first = number
+            num_bytes += utf8_bytes(line) + 1
+            if num_bytes <= max_bytes + 1:
+                block.append(line)
+            else:
+                block.clear()
+        elif num_bytes:
+            yield first, block or None
+            block, num_bytes = [], 0
+    if num_bytes:
+        yield first, block or None

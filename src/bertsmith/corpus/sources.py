@@ -104,7 +104,7 @@ def read_chunk(chunk: Chunk, counts: Counter[str], *, workers: int = 1) -> Itera
     if source.kind == "python-docs":
         yield from read_python_docs(source.packages, counts, workers=workers)
     elif source.kind == "sql":
-        yield from sql.read_query(source)
+        yield from sql.read_query(source, counts)
     for part in chunk.parts:
         if not part.file.size:
             counts["empty file"] += 1

@@ -1,23 +1,29 @@
 """Documents in a database: the rows of a query, streamed by a server-side cursor."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
-from bertsmith.corpus.plain_text import unwrap
+from bertsmith.corpus.texts import documents_of
 from bertsmith.errors import DataError, MissingExtraError
+from bertsmith.runtime import environment_variable
 
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 200
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def shown_url(url: str) -> str:
-    """The database's address without its password."""
-    return str(_sqlalchemy().engine.make_url(url).render_as_string(hide_password=True))
+    """The database's address as it may be shown and written: variables are not filled in, a password is masked."""
+    if _VARIABLE.fullmatch(url):
+        return url
+    return str(_parsed(url).render_as_string(hide_password=True))
 
 
-def read_query(source: Source) -> Iterator[RawDocument]:
-    """The text column of each row of `source.query`, a thousand rows in memory at a time.
+def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
+    """The text column of each row of `source.query`, some hundred rows in memory at a time; NULLs are counted.
 
     A document's id is its row's number: order the query (ORDER BY), or ids and with them the split may change. Raises
     `DataError` for a database that cannot be reached and for a query that fails, at its start or in the middle.
@@ -26,23 +32,74 @@ def read_query(source: Source) -> Iterator[RawDocument]:
     if not source.query:
         raise DataError('a source of kind "sql" has no query; give query = "SELECT ..."')
     name = shown_url(source.url)
+    engine = _engine(source.url, name)
     number = 0
     try:
-        engine = sqlalchemy.create_engine(source.url)
-        try:
-            with engine.connect() as connection:
-                stream = connection.execution_options(stream_results=True, yield_per=_ROWS_AT_ONCE)
-                rows = stream.execute(sqlalchemy.text(source.query))
-                column = _column(list(rows.keys()), source.text_field, name)
-                for number, row in enumerate(rows, start=1):
-                    yield _document(source, name, number, row[column])
-        finally:
-            engine.dispose()
-    except (sqlalchemy.exc.SQLAlchemyError, sqlalchemy.exc.DBAPIError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise DataError(f"{name}: the query failed after {number:,} rows: {reason}") from error
-    except ImportError as error:
-        raise MissingExtraError(f"the database {name}", "sql") from error
+        with _connection(engine, name) as connection:
+            rows = connection.execution_options(
+                stream_results=True,
+                yield_per=_ROWS_AT_ONCE,
+                no_parameters=True,  # so that % and : stand for themselves
+            ).exec_driver_sql(source.query)
+            column = _column(list(rows.keys()), source.text_field, name)
+            for number, row in enumerate(rows, start=1):
+                try:
+                    yield from documents_of(row[column], source, counts, id=f"{name}#{number}", name=name)
+                except ValueError as error:
+                    if source.on_error != "skip":
+                        raise DataError(f"{name}: row {number:,} {error}; cast it in the query") from error
+                    counts["record that cannot be used"] += 1
+    except (sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
+        place = (
+            f"at one of rows {number + 1:,} to {number + _ROWS_AT_ONCE:,}" if number else "before its first rows came"
+        )
+        raise DataError(f"{name}: the query failed {place}: {_reason(error)}") from error
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str, name: str) -> Any:
+    sqlalchemy = _sqlalchemy()
+    try:
+        return sqlalchemy.create_engine(_filled(url))
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        raise DataError(f"{name}: SQLAlchemy knows no such database; use sqlite:///FILE or postgresql://...") from error
+    except ModuleNotFoundError as error:
+        if error.name == "psycopg":
+            raise MissingExtraError(f"the database {name}", "sql") from error
+        raise DataError(f"{name} needs the package {error.name!r}, which is not installed: pip install it") from error
+
+
+def _connection(engine: Any, name: str) -> Any:
+    try:
+        return engine.connect()
+    except _sqlalchemy().exc.SQLAlchemyError as error:
+        raise DataError(f"{name}: cannot connect: {_reason(error)}") from error
+
+
+def _filled(url: str) -> Any:
+    """The address to connect to: each ${NAME} is that environment variable, as it is (nothing in it is escaped)."""
+    if whole := _VARIABLE.fullmatch(url):
+        return _parsed(environment_variable(whole[1], needed_by="url"))
+    parsed = _parsed(url)
+    parts = {part: getattr(parsed, part) for part in ("username", "password", "host", "database")}
+    return parsed.set(
+        query={key: _with_variables(value) if isinstance(value, str) else value for key, value in parsed.query.items()},
+        **{part: _with_variables(str(value)) for part, value in parts.items() if value is not None},
+    )
+
+
+def _with_variables(text: str) -> str:
+    return _VARIABLE.sub(lambda found: environment_variable(found[1], needed_by="url"), text)
+
+
+def _parsed(url: str) -> Any:
+    sqlalchemy = _sqlalchemy()
+    try:
+        return sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        given = 'a source of kind "sql" has no url' if not url else "url is no database's address"
+        raise DataError(f"{given}; give sqlite:///FILE or postgresql://USER:${{NAME}}@HOST/DATABASE") from None
 
 
 def _column(names: list[str], wanted: str, database: str) -> int:
@@ -53,11 +110,8 @@ def _column(names: list[str], wanted: str, database: str) -> int:
     raise DataError(f"{database}: the query has no column {wanted!r} (columns: {', '.join(names)}); set text_field")
 
 
-def _document(source: Source, name: str, number: int, value: Any) -> RawDocument:
-    if not isinstance(value, str):
-        raise DataError(f"{name}: row {number:,} holds {type(value).__name__}, not text; leave NULLs out of the query")
-    text = "\n\n".join(unwrap(value.splitlines())) if source.unwrap else value
-    return RawDocument(f"{name}#{number}", text, name)
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 
 def _sqlalchemy() -> Any:

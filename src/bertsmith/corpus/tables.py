@@ -1,7 +1,6 @@
 """Documents in tables: a column of a CSV or TSV file, or of a Parquet file."""
 
 import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,45 +12,50 @@ import pyarrow.parquet as pq
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
 from bertsmith.corpus.files import FilePart, SourceFile
-from bertsmith.corpus.plain_text import id_of, unwrap
+from bertsmith.corpus.plain_text import line_reader
+from bertsmith.corpus.texts import documents_of, id_of
 from bertsmith.errors import DataError
 
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 1024, 8_000_000
 
 
 def read_csv(source: Source, part: FilePart, counts: Counter[str]) -> Iterator[RawDocument]:
     """The text column of each row; a row that holds it not is refused. Tabs part columns in a .tsv, else commas."""
     file = part.file
     csv.field_size_limit(min(sys.maxsize, source.max_document_bytes))
-    errors = {"strict": "strict", "skip": "ignore", "replace": "replace"}[source.on_error]
-    delimiter = source.delimiter or ("\t" if file.suffix == ".tsv" else ",")
-    number = 0
+    lines = _Lines(line_reader(source).lines(part, counts))
+    rows = csv.reader(lines, delimiter=source.delimiter or ("\t" if file.suffix == ".tsv" else ","), strict=True)
     try:
-        with (
-            file.open_content() as content,
-            io.TextIOWrapper(content, encoding=source.encoding, errors=errors, newline="") as text,
-        ):
-            rows = csv.reader(text, delimiter=delimiter, strict=True)
-            column = _column(source, next(rows) if source.header else None)
-            for row in rows:
-                number = rows.line_num
-                if not row:
-                    continue
+        header = next(rows, None) if source.header else None
+        if source.header and header is None:
+            return
+        column = _column(source, header)
+        for row in rows:
+            if not row:
+                continue
+            try:
                 if column >= len(row):
-                    raise DataError(
-                        f"the row has {len(row)} columns, none for {source.text_field!r}", path=file.path, line=number
-                    )
-                yield _document(source, part, number, row[column])
-    except StopIteration:
-        counts["empty file"] += 1
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"not {source.encoding.upper()} (byte 0x{error.object[error.start]:02x}); set encoding, or on_error",
-            path=file.path,
-            line=number + 1,
-        ) from error
-    except (csv.Error, ValueError, OSError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", path=file.path, line=number + 1) from error
+                    raise ValueError(f"the row has {len(row)} columns, none for {source.text_field!r}")
+                yield from documents_of(row[column], source, counts, id=id_of(part, lines.number), name=file.name)
+            except ValueError:
+                if source.on_error != "skip":
+                    raise
+                counts["record that cannot be used"] += 1
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"cannot be read as CSV: {error}", path=file.path, line=lines.number) from error
+
+
+class _Lines:
+    """Lines as `csv` wants them, and the number of the last one given."""
+
+    def __init__(self, numbered: Iterator[tuple[int, str]]):
+        self._numbered = numbered
+        self.number = 1
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._numbered:
+            self.number = number
+            yield line + "\n"
 
 
 def _column(source: Source, header: list[str] | None) -> int:
@@ -59,7 +63,7 @@ def _column(source: Source, header: list[str] | None) -> int:
         if not source.text_field.isdecimal():
             raise ValueError(f"text_field {source.text_field!r} must be a column's number from 0, since header = false")
         return int(source.text_field)
-    names = [name.removeprefix("\ufeff").strip() for name in header]
+    names = [name.strip() for name in header]
     if source.text_field not in names:
         raise ValueError(f"no column {source.text_field!r} (columns: {', '.join(names)}); set text_field")
     return names.index(source.text_field)
@@ -86,21 +90,28 @@ def read_parquet(source: Source, part: FilePart, counts: Counter[str]) -> Iterat
         if source.text_field not in names:
             raise DataError(f"no column {source.text_field!r} (columns: {', '.join(names)}); set text_field", path=path)
         kind = opened.schema_arrow.field(source.text_field).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise DataError(f"column {source.text_field!r} holds {kind}, not text", path=path)
-        groups = range(part.start, opened.num_row_groups if part.end is None else part.end)
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise DataError(f"column {source.text_field!r} holds {kind}, not text; set text_field", path=path)
+        last = opened.num_row_groups if part.end is None else part.end
         number = 0
         try:
-            for batch in opened.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[source.text_field]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    if text is None:
-                        counts["row without text"] += 1
-                    else:
-                        yield _document(source, part, number, text)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            place = f"row {number + 1} of row group {part.start}"
-            raise DataError(f"cannot be read at {place} or after it: {error}", path=path) from error
+            for group in range(part.start, last):
+                rows = _rows_at_once(opened, group)
+                for batch in opened.iter_batches(rows, row_groups=[group], columns=[source.text_field]):
+                    for number, text in enumerate(batch.column(0).to_pylist(), number + 1):  # noqa: B020
+                        id = id_of(part, number)
+                        yield from documents_of(text, source, counts, id=id, name=part.file.name)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            place = f"row {number + 1:,} of row group {part.start} or after it"
+            raise DataError(f"cannot be read at {place}: {error}", path=path) from error
+
+
+def _rows_at_once(file: Any, group: int) -> int:
+    """Rows of a row group that take some megabytes."""
+    facts = file.metadata.row_group(group)
+    row_bytes = facts.total_byte_size // max(1, facts.num_rows)
+    return max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // max(1, int(row_bytes))))
 
 
 class _parquet:  # noqa: N801  (used as a function)
@@ -120,8 +131,3 @@ class _parquet:  # noqa: N801  (used as a function)
 
     def __exit__(self, *_: object) -> None:
         self.stored.close()
-
-
-def _document(source: Source, part: FilePart, number: int, text: str) -> RawDocument:
-    text = "\n\n".join(unwrap(text.splitlines())) if source.unwrap else text
-    return RawDocument(id_of(part, number), text, part.file.name)
