@@ -250,11 +250,12 @@ def _remote_matches(pattern: str) -> list[tuple[str, int]]:
     try:
         if "*" not in path and filesystem.isfile(path):
             found = {path: filesystem.info(path)}
-        elif _GLOB.search(path):
+        elif glob := _GLOB.search(path):
             found = filesystem.glob(path, detail=True)
+            if "/." not in path:
+                found = _without_hidden(found, path[: glob.start()])
         else:
-            found = filesystem.find(path, detail=True) if filesystem.isdir(path) else {}
-            found = {name: facts for name, facts in found.items() if not _is_hidden(Path(name[len(path) :]))}
+            found = _without_hidden(filesystem.find(path, detail=True) if filesystem.isdir(path) else {}, path)
     except Exception as error:  # each storage has its own
         raise DataError(f"{pattern!r} cannot be listed: {type(error).__name__}: {_first_line(error)}") from error
     files = {name: facts.get("size") for name, facts in sorted(found.items()) if facts.get("type") != "directory"}
@@ -264,6 +265,10 @@ def _remote_matches(pattern: str) -> list[tuple[str, int]]:
         if size is None:
             raise DataError(f"{name!r}: its server does not say how large it is; download it, and name the copy")
     return [(str(filesystem.unstrip_protocol(name)), int(size)) for name, size in files.items()]
+
+
+def _without_hidden(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: facts for name, facts in found.items() if not _is_hidden(Path(name[len(prefix) :]))}
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

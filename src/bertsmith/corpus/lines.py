@@ -55,7 +55,7 @@ class LineReader:
 
     def __post_init__(self) -> None:
         try:
-            b"".decode(self.encoding)
+            "\n".encode(self.encoding)
         except LookupError as error:
             raise UsageError(
                 f"encoding {self.encoding!r} is unknown; use 'utf-8', 'gb18030', 'utf-16', 'latin-1', ..."
@@ -199,9 +199,11 @@ class LineReader:
                 lines[0], is_first = lines[0].removeprefix("\ufeff"), False
             found: list[str | None] = []
             for line in lines:
-                is_long = len(line) > self.max_bytes
-                counts["line too long"] += is_long
-                found.append(None if is_long else self._mended(line, counts))
+                if len(line) > self.max_bytes:
+                    counts["line too long"] += 1
+                    found.append(None)
+                else:
+                    found.append(self._mended(line, counts))
             yield 1, found
             if len(rest) > self.max_bytes:
                 rest = rest[: self.max_bytes + 1]  # enough to be seen as too long when its end is read
