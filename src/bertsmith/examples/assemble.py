@@ -61,6 +61,14 @@ class Rows:
     def take(self, rows: npt.NDArray[np.int64]) -> "Rows":
         return replace(self, segments=self.segments.take(rows))
 
+    def layout(self, length: int) -> tuple[Flags, Int64]:
+        """(batch, length) what is text in `[CLS] A [SEP] B [SEP]`, and (text tokens,) where in `tokens` each is."""
+        segments, column = self.segments, np.arange(length)
+        a_ends, b_ends = segments.a_lengths[:, None] + 1, segments.lengths[:, None] - 1
+        in_text = (column > 0) & (column != a_ends) & (column < b_ends)
+        from_a, from_b = segments.a_starts[:, None] - 1, segments.b_starts[:, None] - a_ends - 1
+        return in_text, (np.where(column > a_ends, from_b, from_a) + column)[in_text]
+
     @classmethod
     def read(cls, spans: Spans, segments: Segments) -> "Rows":
         """Read the tokens of all segments; each begins a word, if only the rest of one longer than an example."""
@@ -110,7 +118,10 @@ def assemble(
 ) -> PretrainBatch:
     """`[CLS] A [SEP] B [SEP]` of each row, padded to `length`, masked under `seed`."""
     segments = rows.segments
-    real, in_text, is_b, source = _layout(segments, length)
+    in_text, source = rows.layout(length)
+    column = np.arange(length)
+    real = column < segments.lengths[:, None]  # (batch, seq)
+    is_b = real & (column > segments.a_lengths[:, None] + 1)
     input_ids = np.where(real, tokenizer.sep_id, tokenizer.pad_id)  # what is neither text nor padding is [SEP]
     input_ids[:, 0] = tokenizer.cls_id
     input_ids[in_text] = rows.tokens[source]
@@ -122,7 +133,7 @@ def assemble(
         word_starts[in_text] = rows.word_starts[source]
         hidden, chosen = mask_tokens(
             input_ids,
-            _maskable(input_ids, in_text, tokenizer),
+            maskable(input_ids, in_text, tokenizer),
             example_keys("mask", seed, segments.epochs, segments.ids),
             share=masking.share,
             mask_id=tokenizer.mask_id,
@@ -149,22 +160,10 @@ def assemble(
     )
 
 
-def _layout(segments: Segments, length: int) -> tuple[Flags, Flags, Flags, Int64]:
-    """(batch, seq) what is not padding, what is text, what is of the second type; and the place of each text token."""
-    column = np.arange(length)
-    a_ends, b_ends = segments.a_lengths[:, None] + 1, segments.lengths[:, None] - 1
-    real = column <= b_ends
-    is_b = real & (column > a_ends)
-    in_text = (column > 0) & (column != a_ends) & (column < b_ends)
-    from_a, from_b = segments.a_starts[:, None] - 1, segments.b_starts[:, None] - a_ends - 1
-    source = (np.where(is_b, from_b, from_a) + column)[in_text]
-    return real, in_text, is_b, source
-
-
-def _maskable(input_ids: Int64, in_text: Flags, tokenizer: Tokenizer) -> Flags:
+def maskable(input_ids: Int64, in_text: Flags, tokenizer: Tokenizer) -> Flags:
     """All text but unknown and unused tokens; these too where there is nothing else, so that something is masked."""
-    maskable = in_text & ~tokenizer.never_drawn[input_ids]
-    return np.where(maskable.any(axis=1, keepdims=True), maskable, in_text)
+    known = in_text & ~tokenizer.never_drawn[input_ids]
+    return np.where(known.any(axis=1, keepdims=True), known, in_text)
 
 
 def _filled_up(input_ids: Int64, chosen: Flags, share: float) -> tuple[Int64, Int64]:

@@ -78,6 +78,11 @@ class PretrainData:
         return self.index.num_spans
 
     @property
+    def mask_share(self) -> float | None:
+        """Share of tokens to guess; None where none are hidden."""
+        return self._masking.share
+
+    @property
     def pair_objective(self) -> str | None:
         """What is asked about pairs: "nsp" or "sop"; None where examples are single spans."""
         return next((name for name in ("nsp", "sop") if name in self.objectives), None)
@@ -97,8 +102,11 @@ class PretrainData:
 
     def at(self, positions: Sequence[int]) -> PretrainBatch:
         """The examples at these positions of the order (epoch e begins at e * num_examples), in one batch."""
-        rows = self._rows(self._order, np.array(positions, dtype=np.int64))
-        return self._assemble(rows, self._masking)
+        return self._assemble(self.rows(positions), self._masking)
+
+    def rows(self, positions: Sequence[int]) -> Rows:
+        """What `at` makes its batch of, with the beginnings of words."""
+        return self._rows(self._order, np.array(positions, dtype=np.int64))
 
     def evaluation_batches(self, num_examples: int, batch_size: int) -> Iterator[PretrainBatch]:
         """The same examples, pairs and masks (15 %) each time and for every seed."""

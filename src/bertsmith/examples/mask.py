@@ -6,7 +6,7 @@ Of an example's n tokens that may be masked, the budget is max(1, round(share n)
     word    whole words in random order, each that still fits into the budget (BERT's whole word masking; for Chinese
             arXiv 1906.08101); where none fits, the first one all the same
     span    runs of whole words whose number is drawn from a geometric distribution with p = 0.2, at most 10, each from
-            a random word on and cut to what fits (SpanBERT, arXiv 1907.10529, section 3.1)
+            a random word on and cut to the words that fit (SpanBERT, arXiv 1907.10529, section 3.1); at least one word
 
 Of what is chosen 80 % become `[MASK]`, 10 % a random token and 10 % stay: token by token, as BERT does also for whole
 words; in spans all tokens alike, as SpanBERT does. The choice is a pure function of an example's key and what stands
@@ -142,6 +142,7 @@ class _Words:
         costs = np.pad(self.costs, ((0, 0), (0, _LONGEST_SPAN)))
         lengths = _span_lengths(hash_counters(keys[:, None], np.arange(order.shape[1]) + _DRAW_SPAN_LENGTH))
         left = budget.copy()
+        none_fits = np.where(self.costs > 0, self.costs, self.number.size).min(axis=1) > budget
         for turn in range(order.shape[1]):
             first = order[:, turn]
             if not ((left > 0) & (self.costs[rows, first] > 0)).any():
@@ -151,7 +152,7 @@ class _Words:
             goes_on = (cost > 0) & (np.arange(_LONGEST_SPAN) < lengths[:, turn, None])
             goes_on &= np.cumsum(cost, axis=1) <= left[:, None]
             if turn == 0:
-                goes_on[:, 0] = cost[:, 0] > 0  # at least one word, whatever the budget
+                goes_on[:, 0] |= none_fits & (cost[:, 0] > 0)
             goes_on = np.logical_and.accumulate(goes_on, axis=1)
             left -= np.where(goes_on, cost, 0).sum(axis=1)
             row, column = np.nonzero(goes_on)
