@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from bertsmith.config import Recipe, parse_recipe
-from bertsmith.errors import CheckpointError, Stopped, UsageError
+from bertsmith.errors import CheckpointError, RecipeError, Stopped, UsageError
 from bertsmith.examples.batches import PretrainData
 from bertsmith.model import BertForMaskedLM, BertForPreTraining, preset, read_card
 from bertsmith.tokenizer.encode import Tokenizer
@@ -126,6 +126,26 @@ def test_masked_words_alone_give_a_masked_language_model(made: Made, tmp_path: P
     result, _ = _run(made, tmp_path, made.recipe(objectives=["mlm"]))
     assert result.scores.keys() == {"mlm_accuracy"}
     assert BertForMaskedLM.from_pretrained(result.model).load_report.fresh == ()  # type: ignore[union-attr]
+
+
+def test_sentence_order_and_whole_words(made: Made, tmp_path: Path) -> None:
+    """The two-class head learns whether the parts have changed places; all that is logged bears its name."""
+    result, _ = _run(made, tmp_path, made.recipe(objectives=["mlm", "sop"], mask_by="word"))
+    assert result.scores.keys() == {"mlm_accuracy", "sop_accuracy"}
+    assert BertForPreTraining.from_pretrained(result.model).load_report.fresh == ()  # type: ignore[union-attr]
+    assert events(tmp_path, "step")[-1]["losses"].keys() == {"mlm", "sop"}
+    assert events(tmp_path, "evaluation")[-1]["predictions_per_class"].keys() == {"in order", "swapped"}
+    assert read_card(result.model)["objectives"] == ["mlm", "sop"]
+
+
+def test_next_sentence_alone(made: Made, tmp_path: Path) -> None:
+    result, _ = _run(made, tmp_path, made.recipe(objectives=["nsp"], max_steps=2))
+    assert result.scores.keys() == {"nsp_accuracy", "nsp_accuracy_same_document"}
+
+
+def test_two_questions_about_one_pair_are_refused(made: Made) -> None:
+    with pytest.raises(RecipeError, match="both 'nsp' and 'sop'"):
+        made.recipe(objectives=["mlm", "nsp", "sop"])
 
 
 def test_it_goes_on_from_another_model(made: Made, tmp_path: Path) -> None:
