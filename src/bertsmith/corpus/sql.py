@@ -36,19 +36,12 @@ def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
     number = 0
     try:
         with _connection(engine, name) as connection:
-            rows = connection.execution_options(
-                stream_results=True,
-                yield_per=_ROWS_AT_ONCE,
-                no_parameters=True,  # so that % and : stand for themselves
-            ).exec_driver_sql(source.query)
+            options = {"stream_results": True, "no_parameters": True}  # the latter: % and : stand for themselves
+            rows = connection.execution_options(**options).exec_driver_sql(source.query).yield_per(_ROWS_AT_ONCE)
             column = _column(list(rows.keys()), source.text_field, name)
-            for number, row in enumerate(rows, start=1):
-                try:
-                    yield from documents_of(row[column], source, counts, id=f"{name}#{number}", name=name)
-                except ValueError as error:
-                    if source.on_error != "skip":
-                        raise DataError(f"{name}: row {number:,} {error}; cast it in the query") from error
-                    counts["record that cannot be used"] += 1
+            for rows_at_once in rows.partitions(_ROWS_AT_ONCE):
+                for number, row in enumerate(rows_at_once, number + 1):  # noqa: B020  (goes on where it was)
+                    yield from _documents(row[column], source, counts, number, name)
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
         place = (
             f"at one of rows {number + 1:,} to {number + _ROWS_AT_ONCE:,}" if number else "before its first rows came"
@@ -56,6 +49,15 @@ def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
         raise DataError(f"{name}: the query failed {place}: {_reason(error)}") from error
     finally:
         engine.dispose()
+
+
+def _documents(value: Any, source: Source, counts: Counter[str], number: int, name: str) -> Iterator[RawDocument]:
+    try:
+        yield from documents_of(value, source, counts, id=f"{name}#{number}", name=name)
+    except ValueError as error:
+        if source.on_error != "skip":
+            raise DataError(f"{name}: row {number:,} {error}; cast it in the query") from error
+        counts["record that cannot be used"] += 1
 
 
 def _engine(url: str, name: str) -> Any:
