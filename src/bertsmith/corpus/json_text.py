@@ -92,13 +92,14 @@ def _elements(blocks: Iterator[str], longest: int) -> Iterator[Any]:
     if not buffer.startswith("["):
         yield _one_value(buffer, blocks, longest)
         return
-    at, reason = 1, ""
+    at = 1
     while True:
         at = _after(_BETWEEN, buffer, at)
         if buffer.startswith("]", at):
             break
         try:
             value, end = decoder.raw_decode(buffer, at)
+            reason = "the array has no end"
         except ValueError as error:
             end, reason = len(buffer), str(error)
         if end < len(buffer):  # else the element, or a number, may go on
