@@ -167,8 +167,15 @@ class Chain:
             shards.KIND,
             config={**config.model_dump(mode="json"), "seed": seed},
             inputs=shards.examples_inputs(corpus, vocabulary),
-            build=lambda out, _: shards.build_examples(
-                config, corpus, vocabulary, out, seed=seed, environment=environment()
+            build=lambda out, report: shards.build_examples(
+                config,
+                corpus,
+                vocabulary,
+                out,
+                seed=seed,
+                environment=environment(),
+                engine=self.engine,
+                progress=report,
             ),
             says=lambda c: f"{c['train']['spans']:,} training spans, {c['train']['tokens']:,} tokens",
         )
