@@ -92,7 +92,7 @@ class Chain:
         self.console = console
         runtime = recipe.runtime
         self.runtime: Runtime = detect(dtype=runtime.dtype, threads=runtime.threads, device=runtime.device)
-        self.engine = Engine.of(runtime.workers)
+        self.engine = Engine(runtime.workers)
         self.started = time.monotonic()
 
     def run(self, stages: tuple[str, ...]) -> RunResult:
@@ -100,12 +100,13 @@ class Chain:
         self._check_before_long_work(stages)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.toml", recipe_toml(recipe))
-        if recipe.corpus is not None and "corpus" in stages:
-            self._corpus()
-        if recipe.tokenizer is not None and "tokenizer" in stages:
-            self._tokenizer()
-        if recipe.examples is not None and "examples" in stages:
-            self._examples()
+        with self.engine:
+            if recipe.corpus is not None and "corpus" in stages:
+                self._corpus()
+            if recipe.tokenizer is not None and "tokenizer" in stages:
+                self._tokenizer()
+            if recipe.examples is not None and "examples" in stages:
+                self._examples()
         pretrained = self._pretrain() if recipe.pretrain is not None and "pretrain" in stages else None
         finetuned = self._finetune() if recipe.finetune is not None and "finetune" in stages else None
         table = self._random_beside(finetuned) if finetuned is not None else ()

@@ -9,12 +9,12 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, TypeVar
 
@@ -24,73 +24,115 @@ from bertsmith.runtime import available_cpus
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_DEATHS_OF_ONE_TASK = 3
+_MOST_DEATHS = 3
+"""Of processes, without a result in between."""
 _QUEUED_PER_WORKER = 2
 
 
-@dataclass(frozen=True)
 class Engine:
-    """Where tasks run; nothing here changes what they write."""
+    """Where tasks run; nothing here changes what they write.
 
-    workers: int = 1
-    """Processes; 1: in this process."""
+    >>> with Engine(workers=2) as engine:                       # the same processes for all that follows
+    ...     results = list(engine.map(function, tasks))         # doctest: +SKIP
+    """
 
-    @classmethod
-    def of(cls, workers: int) -> "Engine":
-        """0 workers: one for each processor."""
-        return cls(workers or available_cpus())
+    def __init__(self, workers: int = 1):
+        self.workers = workers or available_cpus()
+        """Processes; 1: in this process. 0 was asked for: one for each processor."""
+        self._pool: ProcessPoolExecutor | None = None
+        self._keeps_pool = False
+
+    def __enter__(self) -> "Engine":
+        self._keeps_pool = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keeps_pool = False
+        self._end_pool()
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """`function` of each task, in order. Raises what the function raises, and `BertsmithError` for a task whose
-        process died (killed, out of memory) three times.
+        process died (killed, out of memory) again and again.
         """
         if self.workers <= 1 or len(tasks) <= 1:
             return map(function, tasks)
-        return _in_processes(function, tasks, min(self.workers, len(tasks)))
+        return self._in_processes(function, tasks)
 
-
-def _in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    deaths = 0
-    done = 0
-    while done < len(tasks):
+    def _in_processes(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        waiting = deque(tasks)
+        running: deque[tuple[Task, Future[Result]]] = deque()
+        deaths = 0
+        finished = False
         try:
-            for result in _until_one_dies(function, tasks[done:], workers):
-                done += 1
-                deaths = 0
-                yield result
-        except BrokenProcessPool as error:
-            deaths += 1
-            if deaths == _DEATHS_OF_ONE_TASK:
-                raise BertsmithError(
-                    f"a worker process died {deaths} times, most likely out of memory; use fewer: "
-                    'runtime.workers = 1. (In a script of your own, work begins under `if __name__ == "__main__":`)'
-                ) from error
+            while waiting or running:
+                # After a death one task runs alone, so that it is known which one it is that kills.
+                most = 1 if deaths else self.workers * _QUEUED_PER_WORKER
+                try:
+                    while waiting and len(running) < most:
+                        running.append((waiting[0], self._submit(function, waiting[0])))
+                        waiting.popleft()
+                    result = running[0][1].result()
+                except BrokenProcessPool as error:
+                    deaths += 1
+                    if deaths > _MOST_DEATHS:
+                        raise BertsmithError(
+                            f"a worker process died {deaths} times, most likely out of memory; use fewer: "
+                            "runtime.workers = 1"
+                        ) from error
+                    self._end_pool()
+                    waiting.extendleft(task for task, _ in reversed(running))
+                    running.clear()
+                else:
+                    running.popleft()
+                    deaths = 0
+                    yield result
+            finished = True
+        finally:
+            if not (finished and self._keeps_pool):
+                self._end_pool()
+
+    def _submit(self, function: Callable[[Task], Result], task: Task) -> "Future[Result]":
+        if self._pool is None:
+            # Spawned, not forked: the parent has threads of torch and tokenizers, which a fork would break.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker)
+        with _main_left_out():
+            return self._pool.submit(function, task)
+
+    def _end_pool(self) -> None:
+        """Stop the workers at once: what they were at is begun again, or not wanted."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        processes: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                process.terminate()
+        for process in processes.values():
+            process.join()
 
 
-def _until_one_dies(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    # Spawned, not forked: the parent has threads of torch and tokenizers, which a fork would break.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-    running: deque[Future[Result]] = deque()
+IN_THIS_PROCESS = Engine()
+
+
+@contextlib.contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Start a worker without the script that began this process, which it would import first.
+
+    Tasks are functions of our modules, so it is of no use there; it may take seconds, and a script without
+    `if __name__ == "__main__":` would begin all over again.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    for name in hidden:
+        delattr(main, name)
+    main.__spec__ = None
     try:
-        for task in tasks:
-            if len(running) >= workers * _QUEUED_PER_WORKER:
-                yield running.popleft().result()
-            running.append(pool.submit(function, task))
-        while running:
-            yield running.popleft().result()
+        yield
     finally:
-        _end(pool)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Stop the workers at once: what they were at is begun again, or not wanted."""
-    processes: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes.values():
-        with contextlib.suppress(ProcessLookupError, ValueError):
-            process.terminate()
-    pool.shutdown(wait=True)
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def _begin_worker() -> None:

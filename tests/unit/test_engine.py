@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,7 +59,7 @@ def test_a_task_whose_process_died_is_run_again(tmp_path: Path) -> None:
 
 
 def test_a_task_that_kills_its_process_each_time() -> None:
-    with pytest.raises(BertsmithError, match="died 3 times, most likely out of memory"):
+    with pytest.raises(BertsmithError, match="died 4 times, most likely out of memory"):
         list(Engine(2).map(die, range(4)))
 
 
@@ -73,3 +75,22 @@ def test_nobody_is_left_when_the_results_are_not_wanted() -> None:
             return
         time.sleep(0.05)
     pytest.fail("a worker is still there")
+
+
+def test_processes_are_kept_between_maps_where_that_is_asked_for() -> None:
+    with Engine(2) as engine:
+        first = {process for _, process in engine.map(slower_first, range(4))}
+        second = {process for _, process in engine.map(slower_first, range(4))}
+        assert first & second
+        assert len(first | second) <= 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.pop(), 0)
+
+
+def test_a_script_without_a_guard_is_not_begun_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from bertsmith.engine import Engine\nprint('begins')\nprint(list(Engine(2).map(abs, [-1, -2, -3])))\n"
+    )
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == "begins\n[1, 2, 3]\n"

@@ -22,7 +22,7 @@ from bertsmith.corpus.finish import KeptCounts, finish_chunk
 from bertsmith.corpus.prepare import PrepareTask, prepare_chunk, task_key
 from bertsmith.corpus.select import select
 from bertsmith.corpus.sources import plan_chunks, source_inputs
-from bertsmith.engine import Engine
+from bertsmith.engine import IN_THIS_PROCESS, Engine
 from bertsmith.errors import DataError
 from bertsmith.progress import Report
 
@@ -45,7 +45,7 @@ def build_corpus(
     out: Path,
     *,
     environment: Mapping[str, Any],
-    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    engine: Engine = IN_THIS_PROCESS,
     rejects: Path | None = None,
     progress: Report | None = None,
 ) -> Artifact:

@@ -26,7 +26,7 @@ import xxhash
 from bertsmith.artifact import Artifact, Piece, canonical, kept_pieces, make_piece, open_artifact, write_artifact
 from bertsmith.config import ExamplesConfig
 from bertsmith.corpus.build import corpus_parts
-from bertsmith.engine import Engine
+from bertsmith.engine import IN_THIS_PROCESS, Engine
 from bertsmith.errors import DataError
 from bertsmith.examples.blocks import Block, block_path, index_path, write_columns
 from bertsmith.examples.draws import Int64, UInt64, hash_counters
@@ -58,7 +58,7 @@ def build_examples(
     *,
     seed: int,
     environment: Mapping[str, Any],
-    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    engine: Engine = IN_THIS_PROCESS,
     progress: Report | None = None,
 ) -> Artifact:
     """Encode the training and validation documents of `corpus` and tile them into spans.
