@@ -79,7 +79,11 @@ def test_the_borders_of_b_do_not_give_the_label_away(spans: Spans) -> None:
     follows, random = pairs.labels == FOLLOWS, pairs.labels == RANDOM
     assert abs(begins[follows].mean() - begins[random].mean()) < 0.1
     assert abs(stops[follows].mean() - stops[random].mean()) < 0.1
-    assert abs(pairs.b_lengths[follows].mean() / pairs.b_lengths[random].mean() - 1) < 0.3
+    assert abs(pairs.b_lengths[follows].mean() / pairs.b_lengths[random].mean() - 1) < 0.1
+    for lengths in (pairs.b_lengths, pairs.lengths):
+        bins = np.digitize(lengths, np.quantile(lengths, np.linspace(0, 1, 9)[1:-1]))
+        guesses = [max((pairs.labels[bins == one] == label).sum() for label in (FOLLOWS, RANDOM)) for one in range(8)]
+        assert sum(guesses) / (follows | random).sum() < 0.6
 
 
 def test_pairs_change_with_epoch_and_seed_only(spans: Spans) -> None:

@@ -3,9 +3,9 @@
 For pairs each span is split at a sentence border into A and what follows it.
 
 Next sentence (BERT, arXiv 1810.04805, section 3.1): half of the time B is what follows (label 0); else B is the later
-part of another span (label 1), so that a B always begins where a B would begin and ends where a span ends, whichever
-its label. Most such partners come from another document; a fifth come from a distant place of the same one, where
-topic alone does not tell.
+part of another span (label 1), about as long as what follows, so that neither its borders nor its length tell. Most
+such partners come from another document; a fifth come from a distant place of the same one, where topic alone does not
+tell.
 
 Sentence order (ALBERT, arXiv 1909.11942, section 3.1): half of the time the two parts have changed places (label 1).
 
@@ -29,9 +29,10 @@ _SHORTEST_SPLIT = 16
 """A span of one sentence is split inside it, at a word, if it has so many tokens."""
 _SMALLEST_PART = 4
 _PARTNER_TRIES = 4
+_NO_FIT = 1 << 30
 
 # Counters of the draws made under an example's key; each must be a number of its own.
-_DRAW_SPLIT, _DRAW_LABEL, _DRAW_KIND, _DRAW_SAME, _DRAW_PARTNER, _DRAW_PARTNER_SPLIT = 0, 1, 2, 3, 100, 200
+_DRAW_SPLIT, _DRAW_LABEL, _DRAW_KIND, _DRAW_PARTNER = 0, 1, 2, 100
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def draw_pairs(spans: Spans, places: Int64, epochs: Int64, *, seed: int, max_len
     for wanted, is_same in ((same, True), (other, False)):
         rows = np.flatnonzero(wanted)
         b_starts[rows], b_ends[rows] = _draw_partners(
-            spans, places[rows], keys[rows], room[rows], first[rows], end[rows], same_document=is_same
+            spans, places[rows], keys[rows], splits[rows], room[rows], first[rows], end[rows], same=is_same
         )
     alone = b_starts == b_ends  # a word that is longer than the room was all there was: what follows stays
     is_random = (same | other) & ~alone
@@ -118,38 +119,52 @@ def draw_pairs(spans: Spans, places: Int64, epochs: Int64, *, seed: int, max_len
 
 
 def _draw_partners(
-    spans: Spans, places: Int64, keys: UInt64, room: Int64, first: Int64, end: Int64, *, same_document: bool
+    spans: Spans, places: Int64, keys: UInt64, splits: Int64, room: Int64, first: Int64, end: Int64, *, same: bool
 ) -> tuple[Int64, Int64]:
     """Token numbers [start, end) of a B from elsewhere, at most `room` long; empty where none was found.
 
-    A partner is drawn again, a few times, until a tail of it fits whole; only then is one cut short, before a word.
+    Some partners are drawn, and of each the two tails nearest in length to what follows `splits`: the best of them all
+    is taken. A tail begins where a sentence does, or inside one where the split is; where no tail fits into the room,
+    one is cut short before a word.
     """
-    b_starts, b_ends = np.zeros_like(places), np.zeros_like(places)
-    left = np.arange(len(places))
-    for attempt in range(_PARTNER_TRIES):
-        bits = hash_counters(keys[left], np.array(_DRAW_PARTNER + attempt))
-        if same_document:
-            partners = _far_span(bits, places[left], first[left], end[left])
-        else:
-            partners = _other_span(bits, first[left], end[left], len(spans))
-        starts, ends = spans.bounds(partners)
-        split_bits = hash_counters(keys[left], np.array(_DRAW_PARTNER_SPLIT + attempt))
-        splits = _split_points(spans, starts, ends, split_bits)
-        splits = np.where(splits < ends, splits, starts)
-        later = _border_from(spans, np.maximum(splits, ends - room[left]))
-        tails = np.where(ends - splits <= room[left], splits, later)
-        fits = tails < ends
-        b_starts[left], b_ends[left] = np.where(fits, tails, splits), ends
-        left = left[~fits]
-    b_ends[left] = _last_word_within(spans, b_starts[left], room[left])
+    wanted = spans.ends[places] - splits
+    tries = np.arange(_PARTNER_TRIES)[:, None]
+    bits = hash_counters(keys, tries + _DRAW_PARTNER)  # (tries, rows)
+    partners = _far_span(bits, places, first, end) if same else _other_span(bits, first, end, len(spans))
+    starts, ends = spans.bounds(partners)
+    ideal = np.maximum(ends - wanted, starts)
+    border = np.searchsorted(spans.sentence_ends, ideal, side="left")
+    tails = spans.sentence_ends[np.stack([np.maximum(border - 1, 0), border])]  # (2, tries, rows): longer, shorter
+    tails = np.clip(tails, starts, ends)
+    inside = np.flatnonzero(spans.sentence_ends[np.searchsorted(spans.sentence_ends, splits)] != splits)
+    tails[:, :, inside] = _first_word(spans, ideal[:, inside], ends[:, inside])
+    lengths = ends - tails
+    misfit = np.where((lengths > 0) & (lengths <= room), np.abs(lengths - wanted), _NO_FIT)
+    best = misfit.reshape(2 * _PARTNER_TRIES, len(places)).argmin(axis=0)
+    rows = np.arange(len(places))
+    b_starts = tails.reshape(2 * _PARTNER_TRIES, len(places))[best, rows]
+    b_ends = ends[best % _PARTNER_TRIES, rows]
+    tight = np.flatnonzero(misfit.min(axis=(0, 1)) == _NO_FIT)
+    b_ends[tight] = _last_word(spans, b_starts[tight], room[tight])
     return b_starts, b_ends
 
 
-def _last_word_within(spans: Spans, starts: Int64, room: Int64) -> Int64:
+def _first_word(spans: Spans, starts: Int64, ends: Int64) -> Int64:
+    """The first token of each [start, end) at which a word begins, else end."""
+    words, counts = spans.words_within(starts.reshape(-1), ends.reshape(-1))
+    found = counts > 0
+    first = ends.reshape(-1).copy()
+    first[found] = words[(np.cumsum(counts) - counts)[found]]
+    return first.reshape(starts.shape)
+
+
+def _last_word(spans: Spans, starts: Int64, room: Int64) -> Int64:
     """The last token in (start, start + room] at which a word begins, else start; the span goes on beyond that."""
     words, counts = spans.words_within(starts + 1, starts + room + 1)
-    last = np.cumsum(counts) - 1
-    return np.where(counts > 0, words[last] if len(words) else starts, starts)
+    found = counts > 0
+    last = starts.copy()
+    last[found] = words[(np.cumsum(counts) - 1)[found]]
+    return last
 
 
 def _count_far(places: Int64, first: Int64, end: Int64) -> Int64:
@@ -182,9 +197,3 @@ def _split_points(spans: Spans, starts: Int64, ends: Int64, bits: UInt64) -> Int
     rows, counts, before = rows[parted], counts[parted], before[parted]
     splits[rows] = words[before + below(bits[rows], counts)]
     return splits.astype(np.int64)
-
-
-def _border_from(spans: Spans, tokens: Int64) -> Int64:
-    """The first sentence border at or after each token number."""
-    index = np.searchsorted(spans.sentence_ends, tokens, side="left")
-    return spans.sentence_ends[np.minimum(index, len(spans.sentence_ends) - 1)]
