@@ -22,6 +22,9 @@ from bertsmith.errors import RecipeError
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Column = str | Annotated[int, Field(ge=0)]
+Script = Literal[
+    "latin", "han", "hiragana", "katakana", "hangul", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "thai"
+]
 
 
 _PASSWORD = re.compile(r"^[\w+.-]+://[^/@:]*:(?!\d+/)([^@]+)@|[?&]\w*password=([^&]*)", re.IGNORECASE)
@@ -110,20 +113,90 @@ class Source(Section):
         return value
 
 
+class CleanConfig(Section):
+    """What happens to a document before it may enter the corpus; each step is on or off by itself.
+
+    On by default is what every source is better for; off is what takes a decision about your text.
+    """
+
+    mend_mojibake: bool = True
+    """Mend text that was read with the wrong encoding, such as `doesnâ€™t` (ftfy, on lines that seem to need it)."""
+    drop_control_characters: bool = True
+    """Drop control and private characters, soft hyphens, zero-width marks and byte order marks."""
+    unicode_form: Literal["NFC", "NFKC", "off"] = "NFC"
+    """One form for each character. NFC changes no glyph; NFKC also makes full-width signs and ligatures plain, so that
+    Chinese punctuation becomes ASCII."""
+    squeeze_spaces: bool = True
+    """One space for any run of spaces and tabs, none at line ends, one blank line at most."""
+    max_characters: Positive | None = None
+    """Longer documents are dropped and counted."""
+    max_non_letter_share: Share = 1.0
+    """Drop documents in which more of the characters, spaces aside, are no letters: tables, logs, code. English or
+    Chinese prose stays below 0.2; 0.4 is a careful bound, 1 is off."""
+    scripts: tuple[Script, ...] = ()
+    """Languages by script: keep documents mostly written in these; empty keeps all. Chinese is `han`, Japanese mostly
+    `hiragana` and `katakana`. Languages that share a script are not told apart."""
+    min_script_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    """Share of a document's letters that must be in `scripts`: an English text may quote some Greek."""
+    max_repeated_line_share: Share = 1.0
+    """Drop documents in which lines that stood earlier in the same document make up more of its characters; 0.3 is
+    Gopher's bound (Rae et al. 2021), 1 is off."""
+    boilerplate_documents: Annotated[int, Field(ge=2)] | None = None
+    """Leave out lines (of 24 bytes or more) that stand in at least so many documents: menus, licences, signatures."""
+    mask_emails: bool = False
+    """Write [EMAIL] for every e-mail address."""
+    mask_phones: bool = False
+    """Write [PHONE] for phone numbers: international with +, North American, Chinese, any after `Tel:` or `电话`."""
+
+
+class DedupConfig(Section):
+    """Near duplicates over all sources; the first in the order of the sources stays."""
+
+    near: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Drop a document whose shingles are at least so similar (Jaccard, estimated by MinHash) to those of an earlier
+    one; 0.8 is usual. Default: off."""
+    permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    """Numbers in a signature; the estimate's standard deviation is at most 0.5 / sqrt(permutations)."""
+    shingle: Annotated[int, Field(ge=1, le=16)] = 5
+    """Words, or Chinese characters, in a shingle."""
+
+
+class EvaluationFiles(Section):
+    """Rows that a model will be scored on, and must not be trained on."""
+
+    paths: tuple[str, ...]
+    """.tsv, .csv, .jsonl, .json (each text in it is a row), any other: a row a line; looked up as sources are."""
+    columns: tuple[Column, ...] = ()
+    """Read only these columns or fields: names, or numbers from 0 where there is no header. Default: all text."""
+
+
 class CorpusConfig(Section):
     """Text to documents."""
 
     sources: tuple[Source, ...] = ()
+    clean: CleanConfig = CleanConfig()
+    """What happens to each document."""
+    dedup: DedupConfig = DedupConfig()
+    """Near duplicates."""
+    evaluation: tuple[EvaluationFiles, ...] = ()
+    """One table, `[[corpus.evaluation]]`, a set of evaluation files; documents that hold a row of them are dropped."""
     validation_share: Share = 0.02
-    """Share of documents held out for validation, chosen by a hash of the document's id or, for python-docs, module."""
+    """Share of documents held out for validation, chosen by a hash of the text or, for python-docs, the module: texts
+    that are equal, case and spaces aside, are held out together."""
     test_share: Share = 0.0
     """Share of documents kept out of training and validation, for tasks made from the same text."""
     min_characters: Positive = 40
     """Shorter documents are dropped and counted."""
     deduplicate: bool = True
-    """Drop documents whose normalised text was seen before (exact)."""
+    """Drop documents whose text was seen before, case and spaces aside."""
     max_documents: Positive | None = None
     """Stop after so many documents; for trials."""
+
+    @model_validator(mode="after")
+    def _near_duplicates_are_duplicates(self) -> "CorpusConfig":
+        if self.dedup.near is not None and not self.deduplicate:
+            raise ValueError("dedup.near needs deduplicate = true")
+        return self
 
 
 class TokenizerConfig(Section):

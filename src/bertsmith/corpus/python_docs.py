@@ -54,7 +54,7 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
         fresh = [paragraph for paragraph in paragraphs if not seen.add(paragraph)]
         dropped["repeated paragraph of python-docs"] += len(paragraphs) - len(fresh)
         if fresh:
-            yield RawDocument(name, "\n\n".join(fresh), package)
+            yield RawDocument(name, "\n\n".join(fresh), package, unit=name)
 
 
 def find_modules(package: str) -> tuple[Path, list[Path]]:

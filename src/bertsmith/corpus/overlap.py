@@ -1,0 +1,158 @@
+"""Documents that hold rows of evaluation files: a model that has read the test scores too well.
+
+A row is found by any run of 13 words (20 Chinese characters) that it shares with a document, case and punctuation
+aside, as GPT-3's authors looked for it (Brown et al. 2020, appendix C: runs of 8 to 13 words, by the length of a data
+set's rows). A shorter row is found as a whole. Rows under 8 words (10 Chinese characters) say too little to be looked
+for, and are counted. A document with one such run is dropped whole: its other sentences may give the row away, too.
+"""
+
+import csv
+import functools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertsmith.config import Column, EvaluationFiles
+from bertsmith.corpus.files import UNREADABLE, SourceFile, find_files
+from bertsmith.corpus.grams import Hashes, gram_hashes, growing_grams, token_hashes
+from bertsmith.corpus.sentences import language_of
+from bertsmith.errors import DataError
+
+_LONGEST = {"en": 13, "zh": 20}
+_SHORTEST = {"en": 8, "zh": 10}
+_FILTER_BITS = 22
+"""4 MiB of bytes: stays near the processor, and is 1/16 full with 260,000 runs."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Runs of tokens of evaluation rows; picklable, 8 bytes a run."""
+
+    runs: dict[int, Hashes]
+    """Length -> hashes of the runs of so many tokens, ascending."""
+    num_rows: int = 0
+    """Rows that are looked for."""
+    num_short_rows: int = 0
+    """Rows that are too short to be looked for."""
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[str]) -> "Overlap":
+        """Of texts at hand."""
+        runs: dict[int, list[Hashes]] = {}
+        num_rows = num_short_rows = 0
+        for row in rows:
+            tokens = token_hashes(row)
+            language = language_of(row)
+            if len(tokens) < _SHORTEST[language]:
+                num_short_rows += 1
+                continue
+            num_rows += 1
+            length = min(len(tokens), _LONGEST[language])
+            runs.setdefault(length, []).append(gram_hashes(tokens, length))
+        unique = {length: np.unique(np.concatenate(parts)) for length, parts in sorted(runs.items())}
+        return cls(unique, num_rows, num_short_rows)
+
+    @classmethod
+    def from_files(cls, files: Sequence[EvaluationFiles], roots: Sequence[Path] | None = None) -> "Overlap":
+        """Of the files that a recipe names. Raises `DataError` for one that is missing, or that cannot be read."""
+        return cls.from_rows(
+            row for one in files for file in find_files(one.paths, roots) for row in _rows(file, one.columns)
+        )
+
+    def found_in(self, text: str) -> bool:
+        """Whether the text holds a run of a row."""
+        if not self.runs:
+            return False
+        for length, grams in enumerate(growing_grams(token_hashes(text), max(self.runs)), start=1):
+            if length in self.runs:
+                maybe = grams[self._filter[grams >> np.uint64(64 - _FILTER_BITS)]]
+                places = np.searchsorted(self.runs[length], maybe)
+                if (self.runs[length][np.minimum(places, len(self.runs[length]) - 1)] == maybe).any():
+                    return True
+        return False
+
+    @functools.cached_property
+    def _filter(self) -> npt.NDArray[np.bool_]:
+        """(2**_FILTER_BITS,): whether some run's hash begins with these bits. Most tokens need no closer look."""
+        begins = np.zeros(2**_FILTER_BITS, np.bool_)
+        for hashes in self.runs.values():
+            begins[hashes >> np.uint64(64 - _FILTER_BITS)] = True
+        return begins
+
+
+def overlap_inputs(files: Sequence[EvaluationFiles]) -> dict[str, str]:
+    """Name and digest of each file that `Overlap.from_files` reads."""
+    return {f"evaluation: {file.name}": file.digest() for one in files for file in find_files(one.paths)}
+
+
+def _rows(file: SourceFile, columns: Sequence[Column]) -> Iterator[str]:
+    """The texts of a file, one by one; `columns` chooses among the columns of a table or the fields of an object."""
+    path = file.path
+    try:
+        with file.open_content() as opened:
+            text = opened.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(f"not UTF-8 (byte 0x{byte:02x} at {error.start}); convert it with iconv", path=path) from error
+    except UNREADABLE as error:
+        raise DataError(f"cannot be read: {error}", path=path) from error
+    lines = text.split("\n")
+    if file.suffix == ".csv":
+        yield from _chosen_cells(csv.reader(lines), columns, path)
+    elif file.suffix == ".tsv":
+        yield from _chosen_cells((line.rstrip("\r").split("\t") for line in lines), columns, path)
+    elif file.suffix == ".jsonl":
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield from _chosen_fields(_parsed(line, path, number), columns, path, number)
+    elif file.suffix == ".json":
+        yield from _texts_in(_parsed(text, path, None))
+    else:
+        yield from lines
+
+
+def _chosen_cells(rows: Iterator[list[str]], columns: Sequence[Column], path: str) -> Iterator[str]:
+    numbers = [column for column in columns if isinstance(column, int)]
+    names = [column for column in columns if isinstance(column, str)]
+    if names:
+        header = next(rows, [])
+        missing = [name for name in names if name not in header]
+        if missing:
+            raise DataError(f"no column {missing[0]!r}; columns: {', '.join(header)}", path=path, line=1)
+        numbers += [header.index(name) for name in names]
+    for row in rows:
+        yield from row if not columns else (row[number] for number in numbers if number < len(row))
+
+
+def _chosen_fields(value: Any, columns: Sequence[Column], path: str, line: int) -> Iterator[str]:
+    if not columns:
+        yield from _texts_in(value)
+        return
+    for column in columns:
+        if not isinstance(value, dict) or column not in value:
+            fields = ", ".join(value) if isinstance(value, dict) else "none"
+            raise DataError(f"no field {column!r}; fields here: {fields}", path=path, line=line)
+        yield from _texts_in(value[column])
+
+
+def _parsed(text: str, path: str, line: int | None) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"not JSON ({error})", path=path, line=line) from error
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_in(inner)
