@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertsmith.corpus import boilerplate
@@ -33,6 +33,7 @@ def test_lines_of_many_documents_are_found_and_left_out(tmp_path: Path) -> None:
     assert not len(common_lines([], min_documents=2))
 
 
+@settings(deadline=None)
 @given(
     chunks=st.lists(st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=6), max_size=4), least=st.integers(1, 6)
 )

@@ -119,9 +119,11 @@ def _mark_near(chunks: Sequence[Signatures], flags: Flags, threshold: float, wor
         for pairs in _near_pairs(chunks, flags, threshold, work / "bands"):
             spill.add(pairs, (pairs[:, 0] * num_parts // len(flags)).astype(np.int64))
         for part in spill.parts():
-            for later, earlier in part[np.lexsort(part.T[::-1])].tolist():
-                if flags[earlier] == KEPT:
-                    flags[later] = NEAR
+            pairs = part[np.lexsort(part.T[::-1])]
+            for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+                for later, earlier in pairs[start : start + _PAIRS_AT_ONCE].tolist():
+                    if flags[earlier] == KEPT:
+                        flags[later] = NEAR
 
 
 def _near_pairs(chunks: Sequence[Signatures], flags: Flags, threshold: float, folder: Path) -> Iterator[Records]:
