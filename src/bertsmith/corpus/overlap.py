@@ -25,16 +25,19 @@ from bertsmith.errors import DataError
 
 _LONGEST = {"en": 13, "zh": 20}
 _SHORTEST = {"en": 8, "zh": 10}
+_START = min(_SHORTEST.values())
 _FILTER_BITS = 22
-"""4 MiB of bytes: stays near the processor, and is 1/16 full with 260,000 runs."""
+_FILTER_SHIFT = np.uint64(64 - _FILTER_BITS)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Runs of tokens of evaluation rows; picklable, 8 bytes a run."""
+    """Runs of tokens of evaluation rows; picklable, some 16 bytes a run."""
 
     runs: dict[int, Hashes]
     """Length -> hashes of the runs of so many tokens, ascending."""
+    starts: Hashes
+    """Hashes of the first 8 tokens of every run, ascending: without one of them a text holds no run."""
     num_rows: int = 0
     """Rows that are looked for."""
     num_short_rows: int = 0
@@ -44,6 +47,7 @@ class Overlap:
     def from_rows(cls, rows: Iterable[str]) -> "Overlap":
         """Of texts at hand."""
         runs: dict[int, list[Hashes]] = {}
+        starts = [np.empty(0, np.uint64)]
         num_rows = num_short_rows = 0
         for row in rows:
             tokens = token_hashes(row)
@@ -54,8 +58,9 @@ class Overlap:
             num_rows += 1
             length = min(len(tokens), _LONGEST[language])
             runs.setdefault(length, []).append(gram_hashes(tokens, length))
+            starts.append(gram_hashes(tokens, _START)[: len(tokens) - length + 1])
         unique = {length: np.unique(np.concatenate(parts)) for length, parts in sorted(runs.items())}
-        return cls(unique, num_rows, num_short_rows)
+        return cls(unique, np.unique(np.concatenate(starts)), num_rows, num_short_rows)
 
     @classmethod
     def from_files(cls, files: Sequence[EvaluationFiles], roots: Sequence[Path] | None = None) -> "Overlap":
@@ -66,23 +71,27 @@ class Overlap:
 
     def found_in(self, text: str) -> bool:
         """Whether the text holds a run of a row."""
-        if not self.runs:
+        tokens = token_hashes(text)
+        if len(tokens) < _START or not self.runs:
             return False
-        for length, grams in enumerate(growing_grams(token_hashes(text), max(self.runs)), start=1):
-            if length in self.runs:
-                maybe = grams[self._filter[grams >> np.uint64(64 - _FILTER_BITS)]]
-                places = np.searchsorted(self.runs[length], maybe)
-                if (self.runs[length][np.minimum(places, len(self.runs[length]) - 1)] == maybe).any():
-                    return True
-        return False
+        grams = gram_hashes(tokens, _START)
+        if not _any_in(grams[self._filter[grams >> _FILTER_SHIFT]], self.starts):
+            return False
+        grown = enumerate(growing_grams(tokens, max(self.runs)), start=1)
+        return any(_any_in(grams, self.runs[length]) for length, grams in grown if length in self.runs)
 
     @functools.cached_property
     def _filter(self) -> npt.NDArray[np.bool_]:
-        """(2**_FILTER_BITS,): whether some run's hash begins with these bits. Most tokens need no closer look."""
+        """(2**22,): whether some start's hash begins with these bits. Few of a text's hashes need a closer look."""
         begins = np.zeros(2**_FILTER_BITS, np.bool_)
-        for hashes in self.runs.values():
-            begins[hashes >> np.uint64(64 - _FILTER_BITS)] = True
+        begins[self.starts >> _FILTER_SHIFT] = True
         return begins
+
+
+def _any_in(hashes: Hashes, wanted: Hashes) -> bool:
+    """Whether any of `hashes` is one of `wanted`, which are ascending and not none."""
+    places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+    return bool((wanted[places] == hashes).any())
 
 
 def overlap_inputs(files: Sequence[EvaluationFiles]) -> dict[str, str]:
