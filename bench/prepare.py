@@ -44,8 +44,7 @@ def ours(source: Source, megabytes: float, facts: dict[str, Any]) -> Callable[[]
     def work() -> float:
         # Duplicates and short documents stay in, as they do for the peer.
         config = CorpusConfig(sources=(source,), min_characters=1, deduplicate=False, validation_share=0.02)
-        engine = Engine(PROCESSES)
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name, Engine(PROCESSES) as engine:
             folder = Path(name)
             begun = time.perf_counter()
             build_corpus(config, folder / "corpus", environment={}, engine=engine)
