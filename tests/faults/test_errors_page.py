@@ -115,6 +115,7 @@ SECTIONS: dict[str, list[Case]] = {
         recipe("a value of the wrong kind", f'name = "odd"\n{FINETUNE}epochs = "four"\n'),
         recipe("a value out of bounds", f'name = "odd"\n{FINETUNE}epochs = 0\n'),
         recipe("no end to pre-training", f'name = "odd"\n{PRETRAIN}'.replace("max_steps = 1", "")),
+        recipe("two questions about one pair", f'name = "odd"\n{PRETRAIN}objectives = ["nsp", "sop"]\n'),
         recipe("a stage without the one it reads", 'name = "odd"\n[pretrain]\nmax_steps = 1\n'),
         recipe("nothing to learn from", 'name = "odd"\n[finetune]\nmodel = "base"\n'),
         case("a field that no BERT has", "run", "text.toml", "--set", "model.overrides.hiden_size=64", code=2),
@@ -142,6 +143,7 @@ SECTIONS: dict[str, list[Case]] = {
         case("a label that the model does not know", "evaluate", "tickets", "odd.csv",
              odd_csv="text,label\nthe day,fair\n"),
         case("a report of what is no run", "report", "runs/nothing"),
+        case("examples of what is no run", "examples", "show", "runs/nothing"),
     ],
     "Downloads": [
         case("a file that is not what the recipe says", "fetch", "fetch.toml"),
