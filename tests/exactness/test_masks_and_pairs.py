@@ -26,6 +26,13 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_all(tmp_path_factory.mktemp("exactness"))
 
 
+@pytest.fixture(scope="module")
+def many_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "_BLOCK_TOKENS", 1500)
+        return build_all(tmp_path_factory.mktemp("blocks"))
+
+
 def rows_of(batches: list[PretrainBatch]) -> dict[int, list[Row]]:
     """Every example as a value that knows nothing of its batch: tokens, types, masks, label."""
     found: dict[int, list[Row]] = {}
@@ -73,6 +80,16 @@ def test_any_step_without_the_steps_before(examples: Path) -> None:
             assert torch.equal(getattr(sought, name), getattr(steps[step], name))
 
 
+def test_a_step_far_away_is_found_at_once(many_blocks: Path) -> None:
+    """Epochs by the hundred million lie before it; what is drawn depends on none of them."""
+    far = 10**10
+    for settings_ in ({}, {"window_tokens": 4000}):
+        one = open_data(many_blocks, **settings_).batch(far, 12, 12)
+        data = open_data(many_blocks, **settings_)
+        data.batch(7, 12, 12)
+        assert rows_of(data.batch(far, 12, 12)) == rows_of(one)
+
+
 def test_an_example_is_drawn_anew_each_epoch_and_by_each_seed(examples: Path) -> None:
     data = open_data(examples)
     per_epoch = -(-data.num_examples // 16)
@@ -101,13 +118,6 @@ def test_another_process_draws_the_same(examples: Path) -> None:
     batch = open_data(examples).batch(123, 12, 12)[0]
     ours = hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.masked_labels.numpy().tobytes())
     assert other == ours.hexdigest()
-
-
-@pytest.fixture(scope="module")
-def many_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "_BLOCK_TOKENS", 1500)
-        return build_all(tmp_path_factory.mktemp("blocks"))
 
 
 KINDS = [

@@ -70,6 +70,23 @@ def test_stopped_after_some_parts_it_goes_on(made: Path, tmp_path: Path, monkeyp
     assert calls[6:] == [f"part-{part:05d}.parquet" for part in (2, 3, 4) for _ in range(2)]
 
 
+def test_stopped_while_the_artifact_is_put_together(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block is there, the manifest is not: nothing is encoded a second time."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    expected = build(made, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr("bertsmith.artifact.file_sha256", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(made, tmp_path / "out")
+    monkeypatch.setattr(shards, "_encode", stop)
+    assert build(made, tmp_path / "out") == expected
+
+
 def test_pieces_of_other_settings_are_not_taken_up(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> Iterator[None]:
         raise KeyboardInterrupt

@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Documents and vocabulary to examples: build them, and look at them.", no_args_is_help=True)
 
+_COUNTED = 1000
+_STYLES = {"mask": "bold red", "random": "bold magenta", "kept": "bold green"}
+_LEGEND = (
+    ("[MASK=word]", _STYLES["mask"]),
+    " hidden   ",
+    ("[other=word]", _STYLES["random"]),
+    " behind a random token   ",
+    ("[word=word]", _STYLES["kept"]),
+    " left as it is, to be guessed all the same",
+)
+_CLOSING = frozenset(",.;:!?)]}%'’”")
+
 
 @app.command()
 def build(
@@ -80,19 +92,6 @@ def show(
     for example in found:
         _print_example(console, example)
     _print_counts(console, counts)
-
-
-_COUNTED = 1000
-_STYLES = {"mask": "bold red", "random": "bold magenta", "kept": "bold green"}
-_LEGEND = (
-    ("[MASK=word]", _STYLES["mask"]),
-    " hidden   ",
-    ("[other=word]", _STYLES["random"]),
-    " behind a random token   ",
-    ("[word=word]", _STYLES["kept"]),
-    " left as it is, to be guessed all the same",
-)
-_CLOSING = frozenset(",.;:!?)]}%'’”")
 
 
 def _print_example(console: Console, example: Example) -> None:
