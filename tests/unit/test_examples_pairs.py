@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from bertsmith.examples.pairs import (
     single_segments,
 )
 from bertsmith.examples.spans import Spans, open_spans
-from examples_case import build_all, made_up_text
+from examples_case import build_all, made_up_text, open_data
 
 MAX_LENGTH = 64
 
@@ -175,3 +176,24 @@ def test_sentence_order(spans: Spans) -> None:
     assert ((rows.a_starts + rows.a_lengths)[in_order] == rows.b_starts[in_order]).all()
     assert not rows.same_document.any()
     assert (rows.labels[:: len(spans)] != rows.labels[0]).any()
+
+
+def test_words_longer_than_an_example(tmp_path: Path) -> None:
+    """Nothing fits: spans of one torn word, partners without a word's beginning in them. All still has a shape."""
+    draw_letters = random.Random(5)
+    words = ["".join(draw_letters.choices("bakerlomintu", k=draw_letters.choice([2, 60, 90]))) for _ in range(600)]
+    sentences = [" ".join(draw_letters.choices(words, k=draw_letters.randint(1, 4))) + "." for _ in range(400)]
+    text = "\n\n".join("\n".join(sentences[start : start + 8]) for start in range(0, 400, 8))
+    build_all(tmp_path, text=text, max_length=24)
+    spans = open_spans(open_artifact(tmp_path / "examples", "examples"), "train")
+    places, epochs = np.tile(np.arange(len(spans)), 30), np.repeat(np.arange(30), len(spans))
+    pairs = draw_pairs(spans, places, epochs, seed=5, max_length=24)
+    assert pairs.lengths.max() <= 24
+    assert (pairs.a_lengths > 0).all()
+    assert ((pairs.b_lengths > 0) == (pairs.labels != NO_PAIR)).all()
+    b_ends = pairs.b_starts + pairs.b_lengths
+    span, last = (np.searchsorted(spans.ends, tokens, side="right") for tokens in (pairs.b_starts, b_ends - 1))
+    assert (span == last)[pairs.b_lengths > 0].all(), "a part goes on into another span"
+    for mask_by in ("word", "span"):
+        data = open_data(tmp_path / "examples", mask_by=mask_by)
+        assert all(data.batch(step, 16, 16)[0].counts["mlm"] >= 16 for step in range(40))

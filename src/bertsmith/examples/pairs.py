@@ -145,7 +145,7 @@ def _draw_partners(
     b_starts = tails.reshape(2 * _PARTNER_TRIES, len(places))[best, rows]
     b_ends = ends[best % _PARTNER_TRIES, rows]
     tight = np.flatnonzero(misfit.min(axis=(0, 1)) == _NO_FIT)
-    b_ends[tight] = _last_word(spans, b_starts[tight], room[tight])
+    b_ends[tight] = _last_word(spans, b_starts[tight], np.minimum(room, b_ends - b_starts - 1)[tight])
     return b_starts, b_ends
 
 
@@ -159,7 +159,7 @@ def _first_word(spans: Spans, starts: Int64, ends: Int64) -> Int64:
 
 
 def _last_word(spans: Spans, starts: Int64, room: Int64) -> Int64:
-    """The last token in (start, start + room] at which a word begins, else start; the span goes on beyond that."""
+    """The last token in (start, start + room] at which a word begins, else start."""
     words, counts = spans.words_within(starts + 1, starts + room + 1)
     found = counts > 0
     last = starts.copy()
