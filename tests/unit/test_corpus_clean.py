@@ -38,6 +38,7 @@ def reason(text: str, **changes: object) -> str | None:
         ("a \t\u00a0\u3000 b  ", "a b"),
         ("one\n \n\n\ntwo\n", "one\n\ntwo"),
         ("e\u200b\u0301", "é"),
+        ("in some way Â\x85 we can't", "in some way … we can't"),  # a stray NEL is no line end
         ("fine: 10 µm, 20 °C\ndoesnâ€™t", "fine: 10 µm, 20 °C\ndoesn’t"),
         ("“引号”——好……", "“引号”——好……"),
         ("naïve façade, Übung", "naïve façade, Übung"),

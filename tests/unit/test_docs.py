@@ -271,13 +271,13 @@ def test_commands_exist_with_their_options(page: Path) -> None:
             continue
         assert words[0] in verbs or words[0] == "VERB", f"{page.name}: {line!r}: there is no such verb"
         if words[0] in verbs:
-            command = verbs[words[0]]
-            if len(words) > 1 and hasattr(command, "commands"):
-                assert words[1] in command.commands, f"{page.name}: {line!r}: {words[0]} has no {words[1]}"
-                command = command.commands[words[1]]
-            options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+            verb = verbs[words[0]]
+            if inner := getattr(verb, "commands", None):
+                assert words[1] in inner, f"{page.name}: {line!r}: {words[0]} has no verb {words[1]}"
+                verb = inner[words[1]]
+            options = {option for parameter in verb.params for option in parameter.opts} | {"--help", "-h"}
             unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in options]
-            assert not unknown, f"{page.name}: {line!r}: {words[0]} has no {unknown[0]}"
+            assert not unknown, f"{page.name}: {line!r}: {verb.name} has no {unknown[0]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
