@@ -2,46 +2,17 @@ import gzip
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bertsmith.config import Source
-from bertsmith.corpus.document import RawDocument
-from bertsmith.corpus.files import find_files, local_files
 from bertsmith.corpus.python_docs import package_versions, read_python_docs
-from bertsmith.corpus.sources import CHUNK_BYTES, plan_chunks, read_chunk, source_inputs
-from bertsmith.corpus.texts import unwrap
+from bertsmith.corpus.sources import plan_chunks, source_inputs
 from bertsmith.errors import DataError
-
-
-def read(path: Path, **settings: object) -> list[RawDocument]:
-    return list(documents_of(Source.model_validate({"kind": "text", "paths": (str(path),), **settings})))
-
-
-def documents_of(
-    source: Source, counts: Counter[str] | None = None, *, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[RawDocument]:
-    counts = Counter() if counts is None else counts
-    for chunk in plan_chunks(source, chunk_bytes=chunk_bytes):
-        yield from read_chunk(chunk, counts)
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return path
-
-
-def test_layouts(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.txt", "one .\ntwo .\n\n \nthree\nfour\n")
-    sentences = read(path, layout="sentences")
-    assert [document.sentences for document in sentences] == [("one .", "two ."), ("three", "four")]
-    assert [document.text for document in read(path, layout="paragraphs")] == ["one .\ntwo .", "three\nfour"]
-    assert [document.text for document in read(path, layout="paragraphs", unwrap=True)] == ["one . two .", "three four"]
-    assert [document.text for document in read(path, layout="file")] == ["one .\ntwo .\n\n \nthree\nfour"]
-    assert [document.text for document in read(path, layout="file", unwrap=True)] == ["one . two .\n\nthree four"]
-    assert [document.id for document in sentences] == ["a.txt#1", "a.txt#5"]
+from corpus_case import documents_of, read, source_of, write
 
 
 def test_byte_order_mark_line_ends_and_gzip(tmp_path: Path) -> None:
@@ -49,21 +20,6 @@ def test_byte_order_mark_line_ends_and_gzip(tmp_path: Path) -> None:
     assert [document.text for document in read(path)] == ["one", "two\nthree"]
     packed = write(tmp_path / "a.txt.gz", gzip.compress(b"one\n\ntwo\n"))
     assert [document.text for document in read(packed)] == ["one", "two"]
-
-
-def test_unwrap_joins_chinese_without_spaces() -> None:
-    assert unwrap(["天黑了，", "他走了", "", "one", " two "]) == ["天黑了，他走了", "one two"]
-
-
-def test_jsonl_with_a_dotted_field(tmp_path: Path) -> None:
-    rows = [{"a": {"text": "one\u2028two"}}, {"a": {"text": "three\nfour"}}]
-    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n")
-    found = read(path, kind="jsonl", text_field="a.text")
-    assert [(document.id, document.text) for document in found] == [
-        ("a.jsonl#1", "one\u2028two"),
-        ("a.jsonl#2", "three\nfour"),
-    ]
-    assert read(path, kind="jsonl", text_field="a.text", unwrap=True)[1].text == "three four"
 
 
 @pytest.mark.parametrize(
@@ -92,20 +48,6 @@ def test_truncated_gzip(tmp_path: Path) -> None:
         read(write(tmp_path / "a.gz", whole[: len(whole) // 2]))
 
 
-def test_find_files(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden"):
-        write(tmp_path / name, name)
-    names = [path.relative_to(tmp_path).as_posix() for path in local_files(["*.txt"], [tmp_path])]
-    assert names == ["a.txt", "b.txt"]
-    assert len(find_files([str(tmp_path), str(tmp_path / "a.txt")])) == 3
-    everything = Source(kind="text", paths=(str(tmp_path),))
-    assert list(source_inputs(everything)) == ["a.txt", "b.txt", "deep/c.txt"]
-    assert local_files([str(tmp_path / "**/c.txt")]) == [tmp_path / "deep/c.txt"]
-    with pytest.raises(DataError, match=r"'missing\.txt' matches no file; looked in .*" + tmp_path.name):
-        find_files(["missing.txt"], [tmp_path])
-
-
 def test_paths_are_looked_up_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.txt", "text")
     monkeypatch.setenv("BERTSMITH_DATA", str(tmp_path))
@@ -117,6 +59,114 @@ def test_paths_are_looked_up_in_the_data_folder(tmp_path: Path, monkeypatch: pyt
 def test_a_source_without_paths() -> None:
     with pytest.raises(DataError, match="names no files"):
         list(documents_of(Source(kind="text")))
+
+
+def test_a_folder_of_files(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden"):
+        write(tmp_path / name, name)
+    everything = source_of(tmp_path)
+    assert list(source_inputs(everything)) == ["a.txt", "b.txt", "deep/c.txt"]
+    assert [document.id for document in documents_of(everything)] == ["a.txt#1", "b.txt#1", "deep/c.txt#1"]
+
+
+TEXTS = st.lists(
+    st.sampled_from(["a", "bc .", "é", "天黑", "😀", " ", "\r\n", "\n", "\n\n", "\n \t\n", "\r", "\u2028", "\ufeff"]),
+    max_size=40,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources") / "a.txt"
+
+
+def assert_chunks_hold_what_the_file_holds(source: Source, chunk_bytes: int) -> None:
+    whole_counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    whole = list(documents_of(source, whole_counts))
+    parts = list(documents_of(source, counts, chunk_bytes=chunk_bytes))
+    assert [(document.text, document.sentences) for document in parts] == [
+        (document.text, document.sentences) for document in whole
+    ]
+    ids = [document.id for document in parts]
+    assert len(set(ids)) == len(ids)
+    assert ids == [document.id for document in documents_of(source, chunk_bytes=chunk_bytes)]
+    assert counts == whole_counts
+
+
+@settings(max_examples=300)
+@given(
+    content=TEXTS,
+    layout=st.sampled_from(["sentences", "paragraphs", "file"]),
+    unwrap=st.booleans(),
+    encoding=st.sampled_from(["utf-8", "utf-8", "gb18030", "utf-16"]),
+    chunk_bytes=st.integers(1, 60),
+)
+def test_text_in_chunks_is_the_text_as_a_whole(
+    file: Path, content: str, layout: str, unwrap: bool, encoding: str, chunk_bytes: int
+) -> None:
+    path = write(file, (content or "x").encode(encoding))
+    assert_chunks_hold_what_the_file_holds(
+        source_of(path, layout=layout, unwrap=unwrap, encoding=encoding), chunk_bytes
+    )
+
+
+@settings(max_examples=200)
+@given(
+    rows=st.lists(TEXTS, min_size=1, max_size=6),
+    blank=st.sampled_from(["", "\n", "\r\n \n"]),
+    end=st.sampled_from(["", "\n"]),
+    chunk_bytes=st.integers(1, 200),
+)
+def test_json_lines_in_chunks_are_the_file_as_a_whole(
+    file: Path, rows: list[str], blank: str, end: str, chunk_bytes: int
+) -> None:
+    content = f"\n{blank}".join(json.dumps({"text": row}, ensure_ascii=False) for row in rows) + end
+    source = source_of(write(file, content), kind="jsonl")
+    assert [document.text for document in documents_of(source)] == rows
+    assert_chunks_hold_what_the_file_holds(source, chunk_bytes)
+
+
+@given(
+    content=st.lists(st.sampled_from([b"ab", b"\xff", b"\0", "天".encode(), b"\n", b"\n\n", b"x" * 20]), max_size=30),
+    layout=st.sampled_from(["sentences", "paragraphs"]),
+    on_error=st.sampled_from(["skip", "replace"]),
+    chunk_bytes=st.integers(1, 60),
+    max_document_bytes=st.integers(5, 60),
+)
+def test_what_is_left_out_does_not_depend_on_chunks(
+    file: Path, content: list[bytes], layout: str, on_error: str, chunk_bytes: int, max_document_bytes: int
+) -> None:
+    source = source_of(
+        write(file, b"".join(content) or b"x"), layout=layout, on_error=on_error, max_document_bytes=max_document_bytes
+    )
+    whole = [document.text for document in documents_of(source)]
+    assert [document.text for document in documents_of(source, chunk_bytes=chunk_bytes)] == whole
+
+
+def test_small_files_share_a_chunk_and_large_ones_are_cut(tmp_path: Path) -> None:
+    sizes = {"a.txt": 10, "b.txt": 10, "c.txt": 250, "d.txt": 100, "e.txt": 10, "f.txt": 95}
+    for name, size in sizes.items():
+        write(tmp_path / name, "x\n" * (size // 2))
+    chunks = plan_chunks(source_of(tmp_path), chunk_bytes=100)
+    assert [[(part.file.name, part.start, part.end) for part in chunk.parts] for chunk in chunks] == [
+        [("a.txt", 0, None), ("b.txt", 0, None)],
+        [("c.txt", 0, 100)],
+        [("c.txt", 100, None)],
+        [("d.txt", 0, None)],
+        [("e.txt", 0, None)],
+        [("f.txt", 0, None)],
+    ]
+
+
+def test_empty_files_among_others_are_counted(tmp_path: Path) -> None:
+    for name, content in {"a.txt": "one", "b.txt": "", "c.txt": "two"}.items():
+        write(tmp_path / name, content)
+    write(tmp_path / "d.txt.gz", gzip.compress(b""))
+    counts: Counter[str] = Counter()
+    assert [document.text for document in documents_of(source_of(tmp_path), counts)] == ["one", "two"]
+    assert counts == {"empty file": 2}
 
 
 @pytest.fixture
