@@ -6,6 +6,7 @@ The page is made from these very commands. After a change of a message, make it 
 """
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -63,6 +64,10 @@ def finetune(what: str, *settings: str, code: int = 1, **files: str | bytes) -> 
     return case(what, "finetune", "mine.toml", *sets, code=code, **files)
 
 
+def source(what: str, settings: str, code: int = 1, **files: str | bytes) -> Case:
+    return case(what, "run", "text.toml", "--set", f"corpus.sources=[{{{settings}}}]", code=code, **files)
+
+
 def recipe(what: str, text: str) -> Case:
     return case(what, "run", "odd.toml", code=2, odd_toml=text)
 
@@ -102,6 +107,21 @@ SECTIONS: dict[str, list[Case]] = {
         case("documents that are all too short", "run", "text.toml", text_txt="one\n\ntwo\n"),
         case("JSON Lines with another field", "run", "text.toml", "--set",
              'corpus.sources=[{kind="jsonl",paths=["odd.jsonl"]}]', odd_jsonl='{"body": "the day"}\n'),
+        source("UTF-16 that nobody said", 'kind="text",paths=["odd.txt"]', odd_txt="the day\n".encode("utf-16")),
+        source("a NUL: no text, or UTF-16", 'kind="text",paths=["odd.txt"]', odd_txt=b"the\0day\n"),
+        source("a torn compressed file", 'kind="text",paths=["odd.txt.gz"]',
+               odd_txt_gz=gzip.compress(TEXT.encode(), mtime=0)[:-9]),
+        source("an encoding that is not known", 'kind="text",paths=["text.txt"],encoding="utf-9"', code=2),
+        source("JSON Lines with a line that is no object", 'kind="jsonl",paths=["odd.jsonl"]', odd_jsonl="the day\n"),
+        source("half of a surrogate pair in JSON", 'kind="jsonl",paths=["odd.jsonl"]',
+               odd_jsonl='{"text": "the \\ud83d day"}\n'),
+        source("JSON that is torn", 'kind="json",paths=["odd.json"]', odd_json='[{"text": "the day"}, {"te'),
+        source("CSV without the column", 'kind="csv",paths=["tickets.csv"],text_field="body"'),
+        source("a file that is no Parquet", 'kind="parquet",paths=["tickets.csv"]'),
+        source("a database that is not there", 'kind="sql",url="sqlite:///no/such.db",query="SELECT 1"'),
+        source("a query that fails", 'kind="sql",url="sqlite://",query="SELECT body FROM texts"'),
+        source("a password in a recipe", 'kind="sql",url="postgresql://me:secret@host/db",query="SELECT 1"', code=2),
+        source("a variable that is not set", 'kind="sql",url="${TEXTS_URL}",query="SELECT 1"', code=2),
         case("a package that is not installed", "run", "text.toml", "--set",
              'corpus.sources=[{kind="python-docs",packages=["nopackage"]}]'),
         case("a vocabulary with no room for the characters", "run", "text.toml", "--set",
