@@ -82,6 +82,14 @@ def test_two_files_never_have_one_name(tmp_path: Path) -> None:
     assert [content_of(file) for file in found] == [b"a.txt", b"other/a.txt"]
 
 
+def test_a_hidden_folder_above_the_pattern_is_no_matter(tmp_path: Path) -> None:
+    make_tree(tmp_path, ".cache/[x]/a.txt", ".cache/[x]/.b.txt")
+    assert names(".cache/[[]x]/*.txt", root=tmp_path) == [".cache/[x]/a.txt"]
+    assert names(f"{tmp_path}/.cache", root=tmp_path) == ["a.txt"]
+    assert names("*.txt", root=tmp_path / ".cache" / "[x]") == ["a.txt"]
+    assert names("**/.*.txt", root=tmp_path / ".cache") == ["[x]/.b.txt"]
+
+
 def test_a_name_that_looks_like_a_glob(tmp_path: Path) -> None:
     make_tree(tmp_path, "[a].txt", "a.txt")
     assert names("[a].txt", root=tmp_path) == ["[a].txt"]

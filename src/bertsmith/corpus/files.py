@@ -211,13 +211,15 @@ def _matches(root: Path, pattern: str) -> list[Path]:
         return [path]
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-    if not _GLOB.search(pattern):
+    parts = Path(pattern).parts
+    first = next((number for number, part in enumerate(parts) if _GLOB.search(part)), None)
+    if first is None:
         return []
-    anchor = Path(pattern).anchor
-    found = Path(anchor or root).glob(pattern[len(anchor) :])
-    if "/." not in f"/{pattern}":
-        found = (file for file in found if not _is_hidden(file.relative_to(anchor or root)))
-    return sorted(file for file in found if file.is_file())
+    folder, rest = root.joinpath(*parts[:first]), parts[first:]
+    found = [file for file in folder.glob("/".join(rest)) if file.is_file()]
+    if not _is_hidden(Path(*rest)):
+        found = [file for file in found if not _is_hidden(file.relative_to(folder))]
+    return sorted(found)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -252,7 +254,7 @@ def _remote_matches(pattern: str) -> list[tuple[str, int]]:
             found = {path: filesystem.info(path)}
         elif glob := _GLOB.search(path):
             found = filesystem.glob(path, detail=True)
-            if "/." not in path:
+            if not _is_hidden(Path(path[glob.start() :])):
                 found = _without_hidden(found, path[: glob.start()])
         else:
             found = _without_hidden(filesystem.find(path, detail=True) if filesystem.isdir(path) else {}, path)
