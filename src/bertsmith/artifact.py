@@ -10,6 +10,7 @@ wherever and with however many workers it was made.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -63,24 +64,25 @@ def write_artifact(
     draft.path.mkdir()
     started = time.monotonic()
     try:
-        yield draft
-        files = {
-            str(file.relative_to(draft.path)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-            for file in sorted(draft.path.rglob("*"))
-            if file.is_file() and file.name not in _OWN_FILES
-        }
-        manifest = {
-            "format": FORMAT_VERSION,
-            "kind": kind,
-            "config": config,
-            "inputs": inputs,
-            "counts": draft.counts,
-            "files": files,
-        }
-        elapsed_seconds = round(time.monotonic() - started, 3)
-        write_json(draft.path / "run.json", {"seconds": elapsed_seconds, **environment, **draft.run})
-        write_json(draft.path / "manifest.json", manifest)
-        replace_directory(draft.path, path)
+        with _full_disk_told(path):
+            yield draft
+            files = {
+                str(file.relative_to(draft.path)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+                for file in sorted(draft.path.rglob("*"))
+                if file.is_file() and file.name not in _OWN_FILES
+            }
+            manifest = {
+                "format": FORMAT_VERSION,
+                "kind": kind,
+                "config": config,
+                "inputs": inputs,
+                "counts": draft.counts,
+                "files": files,
+            }
+            elapsed_seconds = round(time.monotonic() - started, 3)
+            write_json(draft.path / "run.json", {"seconds": elapsed_seconds, **environment, **draft.run})
+            write_json(draft.path / "manifest.json", manifest)
+            replace_directory(draft.path, path)
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
 
@@ -126,13 +128,28 @@ def make_piece(work: Path, key: str, make: Callable[[Path], Mapping[str, Any]]) 
     draft = work / f".{key}.draft-{os.getpid()}"
     draft.mkdir()
     try:
-        counts = dict(make(draft))
-        sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
-        write_json(draft / _PIECE_FACTS, {"counts": counts, "sizes": sizes})
-        replace_directory(draft, path)
+        with _full_disk_told(work):
+            counts = dict(make(draft))
+            sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
+            write_json(draft / _PIECE_FACTS, {"counts": counts, "sizes": sizes})
+            replace_directory(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Piece(path, counts)
+
+
+@contextlib.contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """`ArtifactError` where there is no room for `path`; other errors stay as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ArtifactError(
+            f"{path}: cannot be written ({os.strerror(error.errno)}); make room, then give the same command again: "
+            "what was finished is kept"
+        ) from error
 
 
 def _finished_piece(path: Path) -> Piece | None:

@@ -1,8 +1,9 @@
 """Text as it should not be, through the whole corpus stage: refused with its place, or counted in the manifest."""
 
-import errno
 import gzip
 import json
+import re
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -208,18 +209,26 @@ def test_parquet_columns_of_the_wrong_type(tmp_path: Path) -> None:
         build_source(tmp_path, {"kind": "parquet", "paths": [str(tmp_path / "a.parquet")]})
 
 
-def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit stands in for a full disk on Linux alone")
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it: one sentence, nothing under the final name; then it goes on."""
+    write(tmp_path / "a.txt", "\n\n".join(f"document {number}, all of its own" for number in range(20_000)))
+    write(
+        tmp_path / "r.toml",
+        'name = "r"\n[corpus]\nmin_characters = 5\nsources = [{ kind = "text", paths = ["a.txt"] }]\n',
+    )
+    command = [sys.executable, "-m", "bertsmith", "corpus", "build", "r.toml"]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pq.ParquetWriter, "write_table", full)
-        with pytest.raises((OSError, BertsmithError), match="No space left on device"):
-            build(tmp_path, "a.txt", GOOD)
-    assert not (tmp_path / "corpus").exists()
-    assert build(tmp_path, "a.txt", GOOD).counts["documents"] == 1
+    def with_little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=with_little_room)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert re.search(r"cannot be written \(File too large\); make room, then give the same command again", ran.stderr)
+    assert not (tmp_path / "runs" / "r" / "corpus").exists()
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    assert (tmp_path / "runs" / "r" / "corpus" / "manifest.json").exists()
 
 
 def test_a_query_that_fails_half_way_leaves_no_corpus_and_no_password(
