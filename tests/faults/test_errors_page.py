@@ -131,6 +131,7 @@ SECTIONS: dict[str, list[Case]] = {
         case("a recipe that is not there", "run", "nowhere.toml", code=2),
         recipe("not TOML", 'name = "odd\n'),
         recipe("no name", "seed = 1\n"),
+        recipe("near duplicates without equal ones", f'name = "odd"\n{CORPUS}deduplicate = false\ndedup.near = 0.8\n'),
         recipe("an unknown key", f'name = "odd"\n{FINETUNE}learning_rat = 1e-4\n'),
         recipe("a value of the wrong kind", f'name = "odd"\n{FINETUNE}epochs = "four"\n'),
         recipe("a value out of bounds", f'name = "odd"\n{FINETUNE}epochs = 0\n'),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertsmith.config import EvaluationFiles
+from bertsmith.corpus import grams
 from bertsmith.corpus.grams import gram_hashes, token_hashes
 from bertsmith.corpus.overlap import Overlap
 from bertsmith.errors import DataError
@@ -58,6 +59,14 @@ def test_tokens() -> None:
     assert len(set(token_hashes("ab ba abc a b 1 12 21 é 中 国").tolist())) == 11
     assert len(gram_hashes(token_hashes("a b c d"), 2)) == 3
     assert len(gram_hashes(token_hashes("a b"), 3)) == len(token_hashes("...")) == 0
+
+
+@given(st.text("ab1 ,中国\n", max_size=60), st.integers(1, 9))
+def test_a_long_text_is_read_in_pieces(text: str, size: int) -> None:
+    whole = token_hashes(text).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grams, "_CHARACTERS_AT_ONCE", size)
+        assert token_hashes(text).tolist() == whole
 
 
 def test_files(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from bertsmith.config import Script
 
 _SCRIPTS: tuple[str, ...] = typing.get_args(Script)
+_PAST_LETTERS = 0x34000
+"""Unicode 17 has no letter from here on."""
+_CHARACTERS_AT_ONCE = 1_000_000
 _SPACE, _NO_LETTER, _OTHER_LETTER, _FIRST_SCRIPT = range(4)
 
 
@@ -19,8 +22,12 @@ def character_counts(text: str) -> npt.NDArray[np.int64]:
     """(3 + scripts,): spaces, characters that are neither space nor letter, letters of no named script, then of each
     script of `config.Script`. Marks that belong to a letter, such as vowel signs, count as letters.
     """
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return np.bincount(_classes()[codes], minlength=_FIRST_SCRIPT + len(_SCRIPTS))
+    counts = np.zeros(_FIRST_SCRIPT + len(_SCRIPTS), np.int64)
+    for start in range(0, len(text), _CHARACTERS_AT_ONCE):
+        piece = text[start : start + _CHARACTERS_AT_ONCE]
+        codes = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
+        counts += np.bincount(_classes()[codes], minlength=len(counts))
+    return counts
 
 
 def non_letter_share(counts: npt.NDArray[np.int64]) -> float:
@@ -53,7 +60,7 @@ def _classes() -> npt.NDArray[np.uint8]:
     numbers = {name.upper(): _FIRST_SCRIPT + number for number, name in enumerate(_SCRIPTS)}
     numbers["CJK"] = numbers["HAN"]
     classes = np.full(sys.maxunicode + 1, _NO_LETTER, np.uint8)
-    for code in range(sys.maxunicode + 1):
+    for code in range(_PAST_LETTERS):
         character = chr(code)
         category = unicodedata.category(character)
         if character.isspace():

@@ -5,6 +5,7 @@ without spaces. Punctuation parts tokens and is none. All of it is arithmetic on
 """
 
 import functools
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -18,11 +19,26 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio: odd, and with no pattern in its bits (Knuth, vol. 3, 6.4)."""
 _NOTHING, _IN_WORD, _ALONE = range(3)
 _WRITTEN_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
+_PAST_LETTERS = 0x34000
+"""Unicode 17 has no letter from here on."""
+_CHARACTERS_AT_ONCE = 1_000_000
+"""Some 50 MB of arrays, however long the document."""
+_BORDER = re.compile(r"\W")
 _POWERS = np.array([pow(int(_PRIME), power, 2**64) for power in range(256)], np.uint64)
 
 
 def token_hashes(text: str) -> Hashes:
     """(tokens,): a hash of each token, in order. Words are told apart by their characters and places, modulo 256."""
+    pieces, start = [np.empty(0, np.uint64)], 0
+    while start < len(text):
+        border = _BORDER.search(text, start + _CHARACTERS_AT_ONCE)
+        stop = border.start() if border else len(text)
+        pieces.append(_token_hashes(text[start:stop]))
+        start = stop
+    return np.concatenate(pieces)
+
+
+def _token_hashes(text: str) -> Hashes:
     codes = np.frombuffer(text.casefold().encode("utf-32-le", "surrogatepass"), np.uint32)
     kinds = _kinds()[codes]
     starts_token = kinds == _ALONE
@@ -64,7 +80,7 @@ def _mixed(hashes: Hashes) -> Hashes:
 def _kinds() -> npt.NDArray[np.uint8]:
     """What each code point is to a token."""
     kinds = np.zeros(sys.maxunicode + 1, np.uint8)
-    for code in range(sys.maxunicode + 1):
+    for code in range(_PAST_LETTERS):
         character = chr(code)
         if unicodedata.category(character)[0] in "LMN":
             alone = unicodedata.name(character, "").startswith(_WRITTEN_WITHOUT_SPACES)
