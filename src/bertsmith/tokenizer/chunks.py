@@ -1,15 +1,18 @@
-"""Ids of many texts, fast: what stands between spaces is encoded once and remembered.
+"""Ids of many texts, fast: each word is encoded once and remembered.
 
-BERT's normaliser and pre-tokenizer look at no character beyond a space, nor beyond a Chinese one, which is always a
-word of its own. So a text's ids are those of its chunks, one after another, and real text repeats its chunks: most of
-the work is a dictionary lookup, driven from C. What is new is encoded here where it is ASCII, by the same greedy
-longest match (Wu et al., 2016, arXiv:1609.08144; BERT's tokenization.py), and by `tokenizers` where it is not.
+BERT's normaliser and pre-tokenizer look at no character beyond a space, a mark of punctuation or a Chinese character,
+and each of the latter two is a word of its own. So a text's ids are those of its words, one after another, and real
+text repeats its words: most of the work is a dictionary lookup, driven from C. What a word gives is remembered as
+bytes, so that the ids of a thousand texts are one `b"".join` and no Python number is made; Chinese characters are
+looked up in an array, all at once. A new word is encoded here where it is ASCII, by the greedy longest match of BERT's
+WordPiece (Wu et al., 2016, arXiv:1609.08144), and by `tokenizers` where it is not.
 """
 
 import json
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,21 +23,26 @@ import tokenizers
 
 from bertsmith.errors import UsageError
 
-Ids = tuple[int, ...]
+Flat = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 UNKNOWN = "[UNK]"
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
-_HAS_HAN = re.compile(f"[{_HAN}]")
-_RUNS = re.compile(f"[{_HAN}]+|[^\\s{_HAN}]+")
-# Where Python sees a space and BERT a control character, which it drops: "a\x0bb" is one word.
-_ODD_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
-_PUNCTUATION = str.maketrans({character: f" {character} " for character in string.punctuation})
-_CONTROLS = str.maketrans(dict.fromkeys([*range(9), *range(14, 32), 127]))
+_TEXTS_AT_ONCE = 1_000
+_FIRST_HAN, _LAST_HAN = "\u3400", "\u9fff"
+_HAN_RUNS = re.compile("([\u3400-\u4dbf\u4e00-\u9fff]+)")
+_MARKS = [mark.encode() for mark in string.punctuation]
+_TYPESET_MARKS = [mark.encode() for mark in "‘’“”–—…«»"]
+_CONTROLS = bytes([*range(1, 9), *range(11, 13), *range(14, 32), 127])
+"""What BERT drops; Python would see a space in some of them, such as in "a\x0bb"."""
+_NEXT_LINE = "\x85".encode()
+"""The one such character beyond ASCII."""
+_LOWER = bytes(range(256)).lower()
+_END, _END_ID = "\0", -1
+"""Put after each text. BERT drops this character, so no text needs it."""
 _LONGEST_KEPT = 64
 _MOST_KEPT = 250_000
-"""Chunks remembered; at some 250 bytes each, under 70 MB. Forgotten all at once, which changes no id."""
+"""Words remembered; at some 150 bytes each, 40 MB. Forgotten all at once, which changes no id."""
 _INSIDE_WORD = 1 << 30
-"""Set in an id whose character goes on with a Chinese word."""
+"""Set in the id of a piece that goes on with a word."""
 
 
 class ChunkEncoder:
@@ -43,9 +51,12 @@ class ChunkEncoder:
     def __init__(
         self, backend: tokenizers.Tokenizer, vocabulary: Mapping[str, int], *, lowercase: bool, longest_word: int
     ):
-        self._backend = backend
-        self._chunks = _Chunks(_Words(vocabulary, longest_word), lowercase=lowercase, rest=self._by_backend)
-        self._characters = _Characters(vocabulary)
+        self._pieces = _Pieces(backend, vocabulary, longest_word)
+        self._lower = _LOWER if lowercase else None
+        self._han_ids = np.full(ord(_LAST_HAN) - ord(_FIRST_HAN) + 1, vocabulary[UNKNOWN], dtype=np.int32)
+        for token, number in vocabulary.items():
+            if len(token) == 1 and _FIRST_HAN <= token <= _LAST_HAN:
+                self._han_ids[ord(token) - ord(_FIRST_HAN)] = number
 
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer) -> "ChunkEncoder | None":
@@ -67,121 +78,105 @@ class ChunkEncoder:
         longest = model["max_input_chars_per_word"]
         return cls(backend, model["vocab"], lowercase=normalizer["lowercase"], longest_word=longest)
 
-    def flat(self, texts: Iterable[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-        """Ids of all texts end to end, (ids,), and where each text ends, (texts,)."""
-        character = self._characters.__getitem__
-        return self._flat(texts, lambda run: map(character, run))
+    def flat(self, texts: Sequence[str], *, han_words: bool = False) -> Flat:
+        """Ids of all texts end to end, (ids,); where each text ends, (texts,); True where a word begins, (ids,).
 
-    def flat_with_han_words(
-        self, texts: Iterable[str]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """As `flat`, and (ids,) True where a Chinese character goes on with a word, as `rjieba` parts them."""
-        words, cut = _HanWords(self._characters), rjieba.cut
-        word = words.__getitem__
-        marked, ends = self._flat(texts, lambda run: chain.from_iterable(map(word, cut(run))))
-        return marked & np.int32(~_INSIDE_WORD), ends, (marked & np.int32(_INSIDE_WORD)) != 0
+        A Chinese character is a word, or with `han_words` a part of one, as `rjieba` parts them.
+        Raises `UsageError` for a lone surrogate.
+        """
+        starts = range(0, len(texts), _TEXTS_AT_ONCE)
+        groups = [self._marked(texts[start : start + _TEXTS_AT_ONCE], han_words) for start in starts]
+        marked = np.concatenate(groups) if groups else np.empty(0, dtype=np.int32)
+        is_end = marked == _END_ID
+        ends = np.flatnonzero(is_end) - np.arange(len(texts))
+        ids = marked[~is_end]
+        return ids & (_INSIDE_WORD - 1), ends, ids < _INSIDE_WORD
 
-    def _flat(
-        self, texts: Iterable[str], han: Callable[[str], Iterable[int]]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-        ids: list[int] = []
-        ends: list[int] = []
-        chunk = self._chunks.__getitem__
-        for text in texts:
-            if _ODD_SPACES.search(text):
-                ids += self._by_backend(text)
-            elif text.isascii() or not _HAS_HAN.search(text):
-                ids += chain.from_iterable(map(chunk, text.split()))
-            else:
-                for run in _RUNS.findall(text):
-                    ids += han(run) if "\u4e00" <= run[0] <= "\u9fff" or "\u3400" <= run[0] <= "\u4dbf" else chunk(run)
-            ends.append(len(ids))
-        return np.array(ids, dtype=np.int32), np.array(ends, dtype=np.int64)
+    def _marked(self, texts: Sequence[str], han_words: bool) -> npt.NDArray[np.int32]:
+        """Ids, those inside a word with `_INSIDE_WORD`, and `_END_ID` after each text."""
+        parts = _HAN_RUNS.split(self._joined(texts))
+        others, runs = [self._pieces[part] for part in parts[::2]], parts[1::2]
+        ids = np.frombuffer(b"".join(others), dtype=np.int32)
+        if not runs:
+            return ids
+        counts = np.empty(len(parts), dtype=np.int64)
+        counts[::2] = np.fromiter(map(len, others), dtype=np.int64) // ids.itemsize
+        counts[1::2] = np.fromiter(map(len, runs), dtype=np.int64)
+        is_han = np.repeat(np.arange(len(parts)) % 2 == 1, counts)
+        marked = np.empty(len(is_han), dtype=np.int32)
+        marked[~is_han] = ids
+        marked[is_han] = self._han(runs, han_words)
+        return marked
 
-    def _by_backend(self, text: str) -> Sequence[int]:
+    def _joined(self, texts: Sequence[str]) -> str:
+        """The texts, each with `_END` after it, in lower case if need be, with spaces around marks of punctuation."""
+        joined = f" {_END} ".join([*texts, ""])
+        if joined.count(_END) > len(texts):
+            joined = f" {_END} ".join([*(text.replace(_END, "") for text in texts), ""])
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
-        except TypeError as error:
+            data = joined.encode()
+        except UnicodeEncodeError as error:
             raise UsageError(
                 "a text holds half of a surrogate pair, which is no character; leave it out or replace it"
             ) from error
+        data = data.translate(self._lower, _CONTROLS)
+        marks = _MARKS
+        if not data.isascii():
+            data = data.replace(_NEXT_LINE, b"")
+            marks = _MARKS + _TYPESET_MARKS
+        for mark in marks:
+            data = data.replace(mark, b" " + mark + b" ")
+        return data.decode()
+
+    def _han(self, runs: Sequence[str], han_words: bool) -> npt.NDArray[np.int32]:
+        characters = np.frombuffer("".join(runs).encode("utf-16-le"), dtype="<u2")
+        ids = self._han_ids[characters - ord(_FIRST_HAN)]
+        if han_words:
+            lengths = np.fromiter(map(len, chain.from_iterable(map(rjieba.cut, runs))), dtype=np.int64)
+            starts = ids[np.cumsum(lengths) - lengths]
+            ids |= _INSIDE_WORD
+            ids[np.cumsum(lengths) - lengths] = starts
+        return ids
 
 
-class _Kept(dict[str, Ids]):
-    """Remembers the ids of texts, up to a number of them; a subclass says how they are found."""
+class _Pieces(dict[str, bytes]):
+    """Remembers the ids of words, up to a number of them, as bytes of int32; texts without Chinese are theirs joined."""
 
-    def find(self, text: str) -> Ids:
-        raise NotImplementedError
+    def __init__(self, backend: tokenizers.Tokenizer, vocabulary: Mapping[str, int], longest_word: int):
+        super().__init__()
+        self.backend, self.vocabulary, self.longest_word = backend, vocabulary, longest_word
+        self.continuing = {number for token, number in vocabulary.items() if token.startswith("##")}
 
-    def __missing__(self, text: str) -> Ids:
-        ids = self.find(text)
+    def __missing__(self, text: str) -> bytes:
+        words = text.split()
+        if words != [text]:
+            ids = b"".join(map(self.__getitem__, words))
+        elif text == _END:
+            ids = array("i", [_END_ID]).tobytes()
+        elif text.isascii():
+            ids = self.match(text).tobytes()
+        else:
+            found = self.backend.encode(text, add_special_tokens=False).ids
+            ids = array("i", [n | _INSIDE_WORD if n in self.continuing else n for n in found]).tobytes()
         if len(text) <= _LONGEST_KEPT:
             if len(self) >= _MOST_KEPT:
                 self.clear()
             self[text] = ids
         return ids
 
-
-class _Chunks(_Kept):
-    """Text without spaces and without Chinese characters: words and punctuation."""
-
-    def __init__(self, words: "_Words", *, lowercase: bool, rest: Callable[[str], Sequence[int]]):
-        super().__init__()
-        self.words, self.lowercase, self.rest = words, lowercase, rest
-
-    def find(self, text: str) -> Ids:
-        if not text.isascii():
-            return tuple(self.rest(text))
-        if not text.isprintable():
-            text = text.translate(_CONTROLS)
-        lowered = text.lower() if self.lowercase else text
-        return tuple(chain.from_iterable(map(self.words.__getitem__, lowered.translate(_PUNCTUATION).split())))
-
-
-class _Words(_Kept):
-    """A word: the longest piece that begins it, then the longest that goes on, or `[UNK]` where there is none."""
-
-    def __init__(self, vocabulary: Mapping[str, int], longest_word: int):
-        super().__init__()
-        self.vocabulary, self.longest_word = vocabulary, longest_word
-        self.unknown = (vocabulary[UNKNOWN],)
-
-    def find(self, text: str) -> Ids:
-        if len(text) > self.longest_word:
-            return self.unknown
-        pieces: list[int] = []
-        start, prefix = 0, ""
-        while start < len(text):
-            for end in range(len(text), start, -1):
-                found = self.vocabulary.get(prefix + text[start:end])
+    def match(self, word: str) -> "array[int]":
+        """The longest piece that begins the word, then the longest that goes on; `[UNK]` where there is none."""
+        if len(word) > self.longest_word:
+            return array("i", [self.vocabulary[UNKNOWN]])
+        ids = array("i")
+        start, prefix, mark = 0, "", 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                found = self.vocabulary.get(prefix + word[start:end])
                 if found is not None:
                     break
             else:
-                return self.unknown
-            pieces.append(found)
-            start, prefix = end, "##"
-        return tuple(pieces)
-
-
-class _Characters(dict[str, int]):
-    """A Chinese character: itself, or `[UNK]`. There are some 30,000, so all are kept."""
-
-    def __init__(self, vocabulary: Mapping[str, int]):
-        super().__init__()
-        self.vocabulary, self.unknown = vocabulary, vocabulary[UNKNOWN]
-
-    def __missing__(self, character: str) -> int:
-        number = self[character] = self.vocabulary.get(character, self.unknown)
-        return number
-
-
-class _HanWords(_Kept):
-    """A Chinese word: its characters, all but the first marked."""
-
-    def __init__(self, characters: _Characters):
-        super().__init__()
-        self.characters = characters
-
-    def find(self, text: str) -> Ids:
-        first, *others = (self.characters[character] for character in text)
-        return (first, *(number | _INSIDE_WORD for number in others))
+                return array("i", [self.vocabulary[UNKNOWN]])
+            ids.append(found | mark)
+            start, prefix, mark = end, "##", _INSIDE_WORD
+        return ids

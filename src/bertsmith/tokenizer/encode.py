@@ -126,7 +126,7 @@ class Tokenizer:
         `[MASK]` and the like in a text are plain characters here, as a corpus may hold them.
         """
         if self._chunks is not None:
-            return self._chunks.flat(texts)
+            return self._chunks.flat(texts)[:2]
         encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
         ends = np.cumsum([len(found.ids) for found in encoded], dtype=np.int64)
         return np.fromiter(chain.from_iterable(found.ids for found in encoded), dtype=np.int32), ends
@@ -139,8 +139,7 @@ class Tokenizer:
         Words are those of `rjieba` in Chinese, and elsewhere those that pieces without `##` begin.
         """
         if self._chunks is not None:
-            ids, ends, inside_han_word = self._chunks.flat_with_han_words(texts)
-            return ids, ends, ~(self.continues_word[ids] | inside_han_word)
+            return self._chunks.flat(texts, han_words=True)
         ids, ends = self.encode_flat(texts)
         return ids, ends, ~self.continues_word[ids]
 
