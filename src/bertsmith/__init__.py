@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from bertsmith.tasks.evaluate import evaluate
     from bertsmith.tasks.fill import fill_mask
     from bertsmith.tasks.predict import Predictor, predict
+    from bertsmith.tokenizer.bert import BertTokenizer
 
 __all__ = [
+    "BertTokenizer",
     "Predictor",
     "Recipe",
     "evaluate",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "BertTokenizer": "tokenizer.bert",
     "Predictor": "tasks.predict",
     "Recipe": "config",
     "evaluate": "tasks.evaluate",

@@ -26,6 +26,7 @@ from bertsmith.errors import UsageError
 Flat = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 UNKNOWN = "[UNK]"
+LONE_SURROGATE = "a text holds half of a surrogate pair, which is no character; leave it out or replace it"
 _TEXTS_AT_ONCE = 1_000
 _FIRST_HAN, _LAST_HAN = "\u3400", "\u9fff"
 _HAN_RUNS = re.compile("([\u3400-\u4dbf\u4e00-\u9fff]+)")
@@ -116,9 +117,7 @@ class ChunkEncoder:
         try:
             data = joined.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(
-                "a text holds half of a surrogate pair, which is no character; leave it out or replace it"
-            ) from error
+            raise UsageError(LONE_SURROGATE) from error
         data = data.translate(self._lower, _CONTROLS)
         marks = _MARKS
         if not data.isascii():
@@ -130,7 +129,7 @@ class ChunkEncoder:
 
     def _han(self, runs: Sequence[str], han_words: bool) -> npt.NDArray[np.int32]:
         characters = np.frombuffer("".join(runs).encode("utf-16-le"), dtype="<u2")
-        ids = self._han_ids[characters - ord(_FIRST_HAN)]
+        ids: npt.NDArray[np.int32] = self._han_ids[characters - ord(_FIRST_HAN)]
         if han_words:
             lengths = np.fromiter(map(len, chain.from_iterable(map(rjieba.cut, runs))), dtype=np.int64)
             starts = ids[np.cumsum(lengths) - lengths]
@@ -140,7 +139,7 @@ class ChunkEncoder:
 
 
 class _Pieces(dict[str, bytes]):
-    """Remembers the ids of words, up to a number of them, as bytes of int32; texts without Chinese are theirs joined."""
+    """Remembers the ids of words as bytes of int32, up to a number of them; a text without Chinese is its words."""
 
     def __init__(self, backend: tokenizers.Tokenizer, vocabulary: Mapping[str, int], longest_word: int):
         super().__init__()

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from bertsmith.errors import CheckpointError
-from bertsmith.tokenizer.chunks import ChunkEncoder
+from bertsmith.errors import CheckpointError, UsageError
+from bertsmith.tokenizer.chunks import LONE_SURROGATE, ChunkEncoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -53,7 +53,7 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self._special_id, SPECIAL_TOKENS)
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Tokenizer":
+    def load(cls, directory: str | Path) -> Self:
         """Load from a directory, or from the model hub by name (tokenizer files only).
 
         A directory needs tokenizer.json, or vocab.txt (then `do_lower_case` is read from tokenizer_config.json).
@@ -112,7 +112,7 @@ class Tokenizer:
         """Pieces of each text; a special token written in the text, such as `[MASK]`, is that token."""
         return [
             Encoded(found.ids, [_not_none(word) for word in _words_of_specials(found.word_ids)], found.offsets)
-            for found in self._backend.encode_batch(list(texts), add_special_tokens=False)
+            for found in _encodings(self._backend, texts)
         ]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -127,7 +127,7 @@ class Tokenizer:
         """
         if self._chunks is not None:
             return self._chunks.flat(texts)[:2]
-        encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = _encodings(self._plain, texts)
         ends = np.cumsum([len(found.ids) for found in encoded], dtype=np.int64)
         return np.fromiter(chain.from_iterable(found.ids for found in encoded), dtype=np.int32), ends
 
@@ -224,6 +224,16 @@ def make_backend(vocabulary: dict[str, int], *, lowercase: bool) -> tokenizers.T
             special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
         )
     return backend
+
+
+def _encodings(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    try:
+        return backend.encode_batch(list(texts), add_special_tokens=False)
+    except TypeError as error:  # what it says of a lone surrogate is that it is no string
+        for text in texts:
+            if not isinstance(text, str):
+                raise UsageError(f"a text must be a string, and {text!r} is {type(text).__name__}") from error
+        raise UsageError(LONE_SURROGATE) from error
 
 
 def _words_of_specials(word_ids: list[int | None]) -> list[int | None]:
