@@ -204,7 +204,9 @@ class TokenizerConfig(Section):
 
     path: str | None = None
     """Use this tokenizer (directory or hub name) instead of training one."""
-    vocab_size: Positive = 30_522
+    vocab_size: Positive | None = None
+    """Entries, special tokens and single characters included; kept exactly, or the manifest says why not. Not given:
+    30,522, or fewer where the corpus is too small to show that many pieces 100 times each."""
     lowercase: bool = True
     """Lowercase and strip accents, as bert-base-uncased does."""
     min_frequency: Positive = 2

@@ -56,7 +56,6 @@ MEANINGS = {
     "Download.licence": "Shown before the download.",
     "Source.kind": "Files of that kind, a database query, a dataset of the hub, or docstrings of installed packages.",
     "CorpusConfig.sources": "One table, `[[corpus.sources]]`, a source.",
-    "TokenizerConfig.vocab_size": "Entries, special tokens and single characters included.",
     "TokenizerConfig.min_frequency": "A piece must be seen so often.",
     "ModelConfig.preset": "Layers x hidden size: tiny 2 x 128, mini 4 x 256, small 4 x 512, medium 8 x 512, "
     "base 12 x 768, large 24 x 1024.",

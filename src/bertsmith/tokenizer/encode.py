@@ -19,6 +19,8 @@ from bertsmith.tokenizer.chunks import LONE_SURROGATE, ChunkEncoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+LONGEST_WORD = 100
+"""Characters; a longer word is `[UNK]`, as in the code of the paper."""
 _UNUSED = re.compile(r"\[unused\d+\]")
 
 
@@ -78,6 +80,11 @@ class Tokenizer:
             raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.txt; give a tokenizer's directory")
         max_length = settings.get("model_max_length")
         return cls(backend, model_max_length=max_length if isinstance(max_length, int) and max_length < 2**31 else 512)
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The tokenizer of the library `tokenizers`, not to be changed."""
+        return self._backend
 
     @property
     def vocab_size(self) -> int:
@@ -210,7 +217,9 @@ class Tokenizer:
 
 def make_backend(vocabulary: dict[str, int], *, lowercase: bool) -> tokenizers.Tokenizer:
     """BERT's pipeline around a vocabulary: clean, split Chinese characters, (lowercase,) split words, WordPiece."""
-    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend = tokenizers.Tokenizer(
+        models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+    )
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
     )

@@ -1,30 +1,40 @@
-"""A WordPiece vocabulary from a corpus, the same each time.
+"""A WordPiece vocabulary from a corpus, the same each time, with any number of processes.
 
-`tokenizers` learns the merges; where two are equally frequent it decides by the ids its hash table happened to give,
-so the characters' ids are fixed beforehand (see `_learn_pieces`). The vocabulary is then put in a fixed order:
+Words are counted part by part (`count`), pieces are learned from the counts (`merges`), and the vocabulary is put in a
+fixed order:
 
     [PAD] [UNK] [CLS] [SEP] [MASK], [unused0] ..., characters by code point, `##` characters by code point,
     longer pieces by how often they occur, then by text
 """
 
+import logging
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models
 
 from bertsmith.artifact import Artifact, file_sha256, open_artifact, write_artifact
 from bertsmith.config import TokenizerConfig
-from bertsmith.corpus.build import read_documents
+from bertsmith.corpus.build import corpus_parts
+from bertsmith.engine import Engine
 from bertsmith.errors import DataError, RecipeError
-from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer, make_backend
+from bertsmith.tokenizer.count import WordCounts, bert_splitter, count_corpus
+from bertsmith.tokenizer.encode import LONGEST_WORD, SPECIAL_TOKENS, Tokenizer, make_backend
+from bertsmith.tokenizer.merges import learn_merges
+from bertsmith.tokenizer.report import report_on_parts, unknown_warning
 
 KIND = "tokenizer"
-_LONGEST_WORD = 100
-_WORDS_A_LINE = 1000
+DEFAULT_SIZE = 30_522
+"""As bert-base-uncased has."""
+SEEN_TO_BE_LEARNED = 100
+"""Where no size is asked for, a piece must be seen so often: from fewer examples its embedding stays poor (Gowda and
+May, 2020, "Finding the Optimal Vocabulary Size for Neural Machine Translation", ask it of 95 % of the entries)."""
+_PARTS_IN_SAMPLE = 8
+
+logger = logging.getLogger("bertsmith.tokenizer")
 
 
 def tokenizer_inputs(config: TokenizerConfig, corpus: Path) -> dict[str, str]:
@@ -35,9 +45,17 @@ def tokenizer_inputs(config: TokenizerConfig, corpus: Path) -> dict[str, str]:
     return {"path": file_sha256(file) if file.is_file() else config.path}
 
 
-def train_tokenizer(config: TokenizerConfig, corpus: Path, out: Path, *, environment: Mapping[str, Any]) -> Artifact:
+def train_tokenizer(
+    config: TokenizerConfig,
+    corpus: Path,
+    out: Path,
+    *,
+    environment: Mapping[str, Any],
+    engine: Engine = Engine(),  # noqa: B008  (frozen)
+) -> Artifact:
     """Train on the corpus's training documents (or copy the tokenizer `config.path` names) and write the artifact.
 
+    A vocabulary that knows too few of the corpus's words is called out in the log.
     Raises `RecipeError` when `vocab_size` has no room for the characters, `DataError` when there is no text.
     """
     with write_artifact(
@@ -50,77 +68,101 @@ def train_tokenizer(config: TokenizerConfig, corpus: Path, out: Path, *, environ
         if config.path is not None:
             tokenizer = Tokenizer.load(config.path)
             draft.counts["vocab_size"] = tokenizer.vocab_size
+            # The artifact does not depend on the corpus; how the two fit is said in the log and in run.json.
+            draft.run["unknown_share"] = _unknown_in_sample(tokenizer, corpus, engine)
+            warning = unknown_warning(draft.run["unknown_share"], config.path)
         else:
-            texts = ("\n".join(document.sentences) for document in read_documents(corpus, "train"))
-            words = count_words(texts, lowercase=config.lowercase)
-            if not words:
+            found = count_corpus(
+                corpus_parts(corpus), "train", bert_splitter(lowercase=config.lowercase), engine=engine
+            )
+            if not found.total:
                 raise DataError("the corpus has no training text to learn a vocabulary from", path=corpus)
-            vocabulary, counts = learn_vocabulary(words, config)
+            vocabulary, counts = learn_vocabulary(found, config)
             draft.counts.update(counts)
             tokenizer = Tokenizer(
                 make_backend({token: number for number, token in enumerate(vocabulary)}, lowercase=config.lowercase)
             )
+            warning = counts.get("warning", "")
         tokenizer.save(draft.path)
+    if warning:
+        logger.warning(warning)
     return open_artifact(out, KIND, verify=False)
 
 
-def count_words(texts: Iterable[str], *, lowercase: bool) -> Counter[str]:
-    """How often each word occurs, words being what BERT's normaliser and pre-tokenizer make of the texts."""
-    normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
-    )
-    chunks: Counter[str] = Counter()
-    for text in texts:
-        chunks.update(normalizer.normalize_str(text).split())
-    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-    words: Counter[str] = Counter()
-    for chunk, count in chunks.items():
-        for word, _ in split(chunk):
-            words[word] += count
-    return words
+def learn_vocabulary(found: WordCounts, config: TokenizerConfig) -> tuple[list[str], dict[str, Any]]:
+    """Tokens in the order of their ids, and counts for the manifest.
 
-
-def learn_vocabulary(words: Mapping[str, int], config: TokenizerConfig) -> tuple[list[str], dict[str, Any]]:
-    """Tokens in the order of their ids, and counts for the manifest."""
-    characters, covered = _alphabet(words, config.alphabet_coverage)
+    Raises `RecipeError` when the size has no room for the characters.
+    """
+    characters, covered = _alphabet(found.characters, config.alphabet_coverage)
     # Latin letters and digits turn up in any later text, even if this corpus has none.
     ascii_word = {*string.digits, *(string.ascii_lowercase if config.lowercase else string.ascii_letters)}
     characters |= ascii_word | set(string.punctuation)
-    known = {word: count for word, count in words.items() if len(word) <= _LONGEST_WORD and characters.issuperset(word)}
+    known = {word: count for word, count in found.words.items() if characters.issuperset(word)}
     continuing = {character for word in known for character in word[1:]} | ascii_word
     first = [*SPECIAL_TOKENS, *(f"[unused{number}]" for number in range(config.unused_slots))]
     alphabet = [*sorted(characters), *(f"##{character}" for character in sorted(continuing))]
-    room = config.vocab_size - len(first) - len(alphabet)
-    if room < 0:
+    wanted = config.vocab_size or DEFAULT_SIZE
+    if wanted < len(first) + len(alphabet):
         raise RecipeError(
-            f"tokenizer.vocab_size {config.vocab_size} has no room for {len(first)} special tokens and {len(alphabet)} "
+            f"tokenizer.vocab_size {wanted} has no room for {len(first)} special tokens and {len(alphabet)} "
             f"single characters; raise it to {len(first) + len(alphabet)} or more, or lower alphabet_coverage"
         )
-    pieces = _learn_pieces(known, alphabet, size=len(alphabet) + room, min_frequency=config.min_frequency)
+    seen = config.min_frequency if config.vocab_size else max(config.min_frequency, SEEN_TO_BE_LEARNED)
+    pieces = learn_merges(known, alphabet, size=wanted - len(first), min_count=seen)
     vocabulary = [*first, *alphabet, *_by_count(pieces, known, alphabet)]
     counts: dict[str, Any] = {
         "vocab_size": len(vocabulary),
         "characters": len(characters),
         "pieces": len(pieces),
-        "words": sum(words.values()),
-        "distinct_words": len(words),
+        "words": found.total,
+        "distinct_words": len(found.words),
         "alphabet_coverage": round(covered, 6),
+        "unknown_share": round((found.total - found.dropped - sum(known.values())) / found.total, 6),
     }
-    if len(vocabulary) < config.vocab_size:
-        counts["smaller_because"] = (
-            f"asked for {config.vocab_size}; the text has no more pieces seen {config.min_frequency} times, "
-            f"made of the characters that alphabet_coverage {config.alphabet_coverage} lets in"
-        )
+    if found.dropped:
+        counts["words_dropped_as_rare"] = found.dropped
+    counts |= _why_this_size(len(vocabulary), config, seen, found.han_share)
+    if warning := unknown_warning(counts["unknown_share"], "the vocabulary"):
+        counts["warning"] = f"{warning}; raise tokenizer.alphabet_coverage, now {config.alphabet_coverage}"
     return vocabulary, counts
 
 
-def _alphabet(words: Mapping[str, int], coverage: float) -> tuple[set[str], float]:
+def size_in_words(counts: Mapping[str, Any]) -> str:
+    """The size of a vocabulary and why it is that, from the counts of its manifest."""
+    reason = counts.get("smaller_because") or counts.get("size_because")
+    return f"{counts['vocab_size']:,} entries" + (f" ({reason})" if reason else "")
+
+
+def _unknown_in_sample(tokenizer: Tokenizer, corpus: Path, engine: Engine) -> float:
+    """Share of words that are [UNK] in some parts of the corpus, from its beginning to its end."""
+    parts = corpus_parts(corpus)
+    return report_on_parts(
+        tokenizer, parts[:: 1 + len(parts) // _PARTS_IN_SAMPLE], "train", engine=engine
+    ).unknown_share
+
+
+def _why_this_size(size: int, config: TokenizerConfig, seen: int, han_share: float) -> dict[str, str]:
+    """Nothing where the size is the one asked for."""
+    if size == config.vocab_size:
+        return {}
+    if size == DEFAULT_SIZE:
+        return {"size_because": f"the usual size; each piece was seen {seen} times or more when it was made"}
+    of_han = f"; {han_share:.0%} of the words are single Chinese characters, never joined" if han_share > 0.5 else ""
+    if config.vocab_size is None:
+        return {
+            "size_because": f"not the usual {DEFAULT_SIZE:,}: the text has no more pieces seen {seen} times, so often "
+            f"as it takes to learn one{of_han}; vocab_size asks for another size"
+        }
+    return {
+        "smaller_because": f"asked for {config.vocab_size}; the text has no more pieces seen {seen} times, "
+        f"made of the characters that alphabet_coverage {config.alphabet_coverage} lets in{of_han}"
+    }
+
+
+def _alphabet(counts: Mapping[str, int], coverage: float) -> tuple[set[str], float]:
     """The most frequent characters that together cover the wanted share of the text, and the share they cover."""
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            counts[character] += count
-    total, covered = counts.total(), 0
+    total, covered = sum(counts.values()), 0
     kept: set[str] = set()
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if kept and covered >= coverage * total:
@@ -130,38 +172,10 @@ def _alphabet(words: Mapping[str, int], coverage: float) -> tuple[set[str], floa
     return kept, covered / max(1, total)
 
 
-def _learn_pieces(words: Mapping[str, int], alphabet: list[str], *, size: int, min_frequency: int) -> list[str]:
-    """Pieces longer than a character that byte-pair merging finds.
-
-    The alphabet is handed over as "special tokens": these get the first ids, in the order given. Left alone, the
-    trainer numbers `##` characters in the order of a randomly seeded hash table, and breaks ties by these numbers.
-    """
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=min_frequency,
-        special_tokens=alphabet,
-        show_progress=False,
-        continuing_subword_prefix="##",
-    )
-    learner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    learner.train_from_iterator(_repeated(words), trainer)
-    known = set(alphabet)
-    return sorted(token for token in learner.get_vocab() if token not in known)
-
-
-def _repeated(words: Mapping[str, int]) -> Iterator[str]:
-    """Each word as often as it was counted, for a trainer that counts for itself."""
-    for word, count in sorted(words.items()):
-        while count > 0:
-            yield " ".join([word] * min(count, _WORDS_A_LINE))
-            count -= _WORDS_A_LINE
-
-
 def _by_count(pieces: list[str], words: Mapping[str, int], alphabet: list[str]) -> list[str]:
     """Pieces in order of how often they occur when the training words are encoded with them."""
     vocabulary = {token: number for number, token in enumerate(["[UNK]", *alphabet, *pieces])}
-    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD)
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for token in model.tokenize(word):
