@@ -54,9 +54,8 @@ def test_nothing_to_join() -> None:
 def test_the_most_frequent_first() -> None:
     words = {"hugs": 5, "pug": 12, "hug": 10, "bun": 4, "pun": 12}
     alphabet = alphabet_of(words)
-    assert (
-        learn_merges(words, alphabet, size=len(alphabet) + 4, min_count=1) == ["##ug", "##un", "hug", "pun"][:4] or True
-    )
+    found = learn_merges(words, alphabet, size=len(alphabet) + 4, min_count=1)
+    assert found == ["##ug", "##un", "hug", "pug"]  # seen 27, 16, 15 and 12 times; pun is seen 12 times too
 
 
 @pytest.mark.data

@@ -1,10 +1,18 @@
 """Vocabularies that grow, shrink, or do not fit."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.config import BertConfig
+
+_BY_TOKEN = (
+    "embeddings.word_embeddings.weight",
+    *(f"cls.predictions.{n}" for n in ("bias", "decoder.weight", "decoder.bias")),
+)
+"""Weights with a row for each token, under the names of Hugging Face, with or without `bert.`."""
 
 
 def check_tokenizer_fits(vocab_size: int, config: BertConfig) -> None:
@@ -55,3 +63,23 @@ def resized_decoder(old: nn.Linear, vocab_size: int, *, std: float) -> nn.Linear
         new.weight[:kept] = old.weight[:kept]
     new.weight.requires_grad_(old.weight.requires_grad)
     return new
+
+
+def with_new_tokens(tensors: Mapping[str, Tensor], old_ids: Mapping[int, Sequence[int]]) -> dict[str, Tensor]:
+    """Weights of a checkpoint whose vocabulary has new tokens: a row of each is the mean of rows that are there.
+
+    tensors: by name, as the checkpoint's files have them; what has no row for each token is returned as it is.
+    old_ids: for each new token's id, the ids of the old pieces that stood for it. Word embeddings, and where there are
+        such the decoder's weights and biases, (vocab, ...), get rows up to the last new id; old rows do not change.
+
+    The mean is taken in float64 and rounded once to the tensor's dtype.
+    """
+    grown = dict(tensors)
+    for name, old in tensors.items():
+        if name.removeprefix("bert.") in _BY_TOKEN and old_ids:
+            new = old.new_zeros(max(len(old), max(old_ids) + 1), *old.shape[1:])
+            new[: len(old)] = old
+            for number, pieces in old_ids.items():
+                new[number] = old[list(pieces)].double().mean(dim=0).to(old.dtype)
+            grown[name] = new
+    return grown

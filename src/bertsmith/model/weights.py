@@ -178,12 +178,22 @@ def read_weights(directory: Path, *, allow_pickle: bool = False) -> Checkpoint:
     Raises `CheckpointError` where there are none, or a file is damaged or missing.
     """
     tensors: dict[str, Tensor] = {}
-    for path in _weight_files(directory, allow_pickle=allow_pickle):
-        for name, tensor in _read_tensors(path).items():
-            if (canonical := _canonical(name)) in tensors:
-                raise CheckpointError(f"{path}: {name} is stored twice under different names")
-            tensors[canonical] = tensor
+    for name, tensor in read_tensors(directory, allow_pickle=allow_pickle).items():
+        if (canonical := _canonical(name)) in tensors:
+            raise CheckpointError(f"{directory}: {name} is stored twice under different names")
+        tensors[canonical] = tensor
     return Checkpoint(directory, tensors)
+
+
+def read_tensors(directory: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """The weights of a model directory under the names and in the dtypes that its files have; errors as above."""
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(directory, allow_pickle=allow_pickle):
+        found = _read_tensors(path)
+        if twice := tensors.keys() & found.keys():
+            raise CheckpointError(f"{path}: {min(twice)} is stored in another file too")
+        tensors |= found
+    return tensors
 
 
 def save(network: nn.Module, config: BertConfig, directory: Path) -> None:
@@ -199,6 +209,11 @@ def save(network: nn.Module, config: BertConfig, directory: Path) -> None:
         "torch_dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
     }
     facts.pop("dtype", None)  # a newer name of torch_dtype, which may contradict it
+    save_tensors(tensors, facts, directory)
+
+
+def save_tensors(tensors: dict[str, Tensor], facts: Mapping[str, Any], directory: Path) -> None:
+    """Write weights, and `facts` as `config.json`, just as they are given; otherwise as `save`."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not directory.is_dir():
         raise CheckpointError(f"{directory} is a file; give a directory to save to")
