@@ -4,15 +4,18 @@ import hashlib
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bertsmith.artifact import open_artifact
-from bertsmith.config import CorpusConfig, Source
+from bertsmith.config import CorpusConfig, Source, TokenizerConfig
 from bertsmith.corpus.build import build_corpus
 from bertsmith.engine import Engine
-from examples_case import build_all, made_up_text
+from bertsmith.tokenizer.count import count_corpus
+from bertsmith.tokenizer.train import train_tokenizer
+from examples_case import build_all, corpus_config, made_up_text
 
 STAGES = ("corpus", "tokenizer", "examples")
 
@@ -38,6 +41,28 @@ def test_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     one, *others = (build_corpus(config, tmp_path / f"{n}", environment={}, engine=Engine(n)) for n in (1, 2, 5))
     assert one.counts["documents"] == 90
     assert one.counts["dropped"]["module does not parse"] == 10
+    for other in others:
+        assert hashes(one.path) == hashes(other.path)
+        assert one.digest == other.digest
+
+
+@pytest.mark.parametrize("most_words", [None, 100])
+def test_a_vocabulary_of_any_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_words: int | None
+) -> None:
+    """Words are counted part by part, and the rarest dropped where there are too many: by whom makes no difference."""
+    monkeypatch.setattr("bertsmith.corpus.sources.CHUNK_BYTES", 6000)
+    (tmp_path / "text.txt").write_text(made_up_text() + "天地玄黄。Ünïcödé\n", encoding="utf-8")
+    corpus = build_corpus(corpus_config(tmp_path / "text.txt"), tmp_path / "corpus", environment={}).path
+    assert len(list(corpus.glob("part-*.parquet"))) > 7
+    if most_words:
+        fewer = partial(count_corpus, most_words=most_words)
+        monkeypatch.setattr("bertsmith.tokenizer.train.count_corpus", fewer)
+    config = TokenizerConfig(vocab_size=250)
+    one, *others = (
+        train_tokenizer(config, corpus, tmp_path / f"{n}", environment={}, engine=Engine(n)) for n in (1, 2, 7)
+    )
+    assert ("words_dropped_as_rare" in one.counts) == (most_words is not None)
     for other in others:
         assert hashes(one.path) == hashes(other.path)
         assert one.digest == other.digest
