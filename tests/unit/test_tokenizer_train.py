@@ -211,3 +211,12 @@ def test_too_many_unknown_words_are_called_out(corpus: Path, tmp_path: Path, cap
     caplog.clear()
     train(corpus, tmp_path / "good", vocab_size=200)
     assert not caplog.text
+
+
+def test_pieces_come_from_the_most_frequent_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertsmith.tokenizer.train.MOST_LEARNED_FROM", 2)
+    vocabulary, counts = learn_vocabulary(counted(WORDS), TokenizerConfig(vocab_size=200))
+    assert counts["distinct_words_learned_from"] == 2
+    assert {"low", "newest"} <= set(vocabulary)
+    assert "widest" not in vocabulary
+    assert counts["unknown_share"] < 0.05

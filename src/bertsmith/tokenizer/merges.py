@@ -51,13 +51,14 @@ class _Chains:
     def __init__(self, words: Mapping[str, int], numbers: Mapping[str, int]):
         ordered = sorted(words.items())
         lengths = np.array([len(word) for word, _ in ordered], dtype=np.int64)
-        self.token = np.array(
-            [
+        self.token = np.fromiter(
+            (
                 numbers[character if place == 0 else f"##{character}"]
                 for word, _ in ordered
                 for place, character in enumerate(word)
-            ],
+            ),
             dtype=np.int32,
+            count=int(lengths.sum()),
         )
         """(places,) number of the token that begins there; -1 where one goes on."""
         self.weight = np.repeat(np.array([count for _, count in ordered], dtype=np.int64), lengths)

@@ -32,6 +32,9 @@ DEFAULT_SIZE = 30_522
 SEEN_TO_BE_LEARNED = 100
 """Where no size is asked for, a piece must be seen so often: from fewer examples its embedding stays poor (Gowda and
 May, 2020, "Finding the Optimal Vocabulary Size for Neural Machine Translation", ask it of 95 % of the entries)."""
+MOST_LEARNED_FROM = 300_000
+"""Pieces are learned from so many words, the most frequent: some 500 MB. Rarer words change nothing
+that is often seen; they are counted all the same."""
 _PARTS_IN_SAMPLE = 8
 
 logger = logging.getLogger("bertsmith.tokenizer")
@@ -109,7 +112,7 @@ def learn_vocabulary(found: WordCounts, config: TokenizerConfig) -> tuple[list[s
             f"single characters; raise it to {len(first) + len(alphabet)} or more, or lower alphabet_coverage"
         )
     seen = config.min_frequency if config.vocab_size else max(config.min_frequency, SEEN_TO_BE_LEARNED)
-    pieces = learn_merges(known, alphabet, size=wanted - len(first), min_count=seen)
+    pieces = learn_merges(_most_frequent(known), alphabet, size=wanted - len(first), min_count=seen)
     vocabulary = [*first, *alphabet, *_by_count(pieces, known, alphabet)]
     counts: dict[str, Any] = {
         "vocab_size": len(vocabulary),
@@ -120,6 +123,8 @@ def learn_vocabulary(found: WordCounts, config: TokenizerConfig) -> tuple[list[s
         "alphabet_coverage": round(covered, 6),
         "unknown_share": round((found.total - found.dropped - sum(known.values())) / found.total, 6),
     }
+    if len(known) > MOST_LEARNED_FROM:
+        counts["distinct_words_learned_from"] = MOST_LEARNED_FROM
     if found.dropped:
         counts["words_dropped_as_rare"] = found.dropped
     counts |= _why_this_size(len(vocabulary), config, seen, found.han_share)
@@ -170,6 +175,14 @@ def _alphabet(counts: Mapping[str, int], coverage: float) -> tuple[set[str], flo
         kept.add(character)
         covered += count
     return kept, covered / max(1, total)
+
+
+def _most_frequent(words: Mapping[str, int]) -> Mapping[str, int]:
+    """The `MOST_LEARNED_FROM` most frequent words; of equally frequent ones, those first in order of text."""
+    if len(words) <= MOST_LEARNED_FROM:
+        return words
+    ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ordered[:MOST_LEARNED_FROM])
 
 
 def _by_count(pieces: list[str], words: Mapping[str, int], alphabet: list[str]) -> list[str]:
