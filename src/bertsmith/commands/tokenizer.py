@@ -80,7 +80,7 @@ def report(
     reports = {}
     for name in dict.fromkeys([tokenizer, *([beside] if beside else [])]):
         vocabulary = _load(name)
-        counts = _count(vocabulary, text, corpus, split, Engine.of(workers))
+        counts = _count(vocabulary, text, corpus, split, Engine(workers))
         reports[name] = report_on_words(vocabulary, counts)
     if as_json:
         print_json({name: found.to_dict() for name, found in reports.items()})
@@ -115,7 +115,7 @@ def extend(
     console = console_for(as_json)
     proposals: list[Proposal] = []
     if words is None:
-        counts = _count(old, text, corpus, "train", Engine.of(workers))
+        counts = _count(old, text, corpus, "train", Engine(workers))
         proposals = propose_words(old, counts.words, propose, min_count=min_count)
     elif text or corpus:
         raise UsageError("--words brings the words itself; leave out --text and --corpus, or --words")
