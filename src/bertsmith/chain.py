@@ -156,8 +156,10 @@ class Chain:
             tokenizers.KIND,
             config=config.model_dump(mode="json"),
             inputs=tokenizers.tokenizer_inputs(config, corpus),
-            build=lambda out, _: tokenizers.train_tokenizer(config, corpus, out, environment=environment()),
-            says=lambda c: f"{c['vocab_size']:,} entries",
+            build=lambda out, _: tokenizers.train_tokenizer(
+                config, corpus, out, environment=environment(), engine=self.engine
+            ),
+            says=tokenizers.size_in_words,
         )
 
     def _examples(self) -> None:
@@ -268,6 +270,8 @@ class Chain:
         with shown(kind, self.console) as report:
             counts = build(path, report).counts
         self.console.print(f"{says(counts)} in {time.monotonic() - started:.0f} s", highlight=False)
+        for warning in counts.get("warnings", ()):
+            self.console.print(f"note: {warning}", highlight=False, markup=False)
 
     def _title(self, name: str) -> None:
         self.console.rule(f"{name}", align="left", characters="-", style="bold")

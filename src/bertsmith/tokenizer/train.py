@@ -19,7 +19,7 @@ from tokenizers import models
 from bertsmith.artifact import Artifact, file_sha256, open_artifact, write_artifact
 from bertsmith.config import TokenizerConfig
 from bertsmith.corpus.build import corpus_parts
-from bertsmith.engine import Engine
+from bertsmith.engine import IN_THIS_PROCESS, Engine
 from bertsmith.errors import DataError, RecipeError
 from bertsmith.tokenizer.count import WordCounts, bert_splitter, count_corpus
 from bertsmith.tokenizer.encode import LONGEST_WORD, SPECIAL_TOKENS, Tokenizer, make_backend
@@ -54,7 +54,7 @@ def train_tokenizer(
     out: Path,
     *,
     environment: Mapping[str, Any],
-    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    engine: Engine = IN_THIS_PROCESS,
 ) -> Artifact:
     """Train on the corpus's training documents (or copy the tokenizer `config.path` names) and write the artifact.
 
