@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import bertsmith
 from bertsmith.commands.options import (
@@ -231,3 +232,43 @@ def _print_extended(console: Console, old: Tokenizer, extended: Extended, out: P
             f"Next: let the new words learn what they mean: a recipe with tokenizer.path and pretrain.init {out}",
             markup=False,
         )
+
+
+@app.command()
+def show(
+    text: Annotated[str, typer.Argument(help="What to encode.")],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", "-t", help="A run, a tokenizer or model directory, or a hub name.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show the pieces of a text: the part that each stands for, its spelling in the vocabulary, its id.
+
+    Example: bertsmith tokenizer show "Unbelievably good!" --tokenizer runs/english
+    """
+    loaded = bertsmith.BertTokenizer.load(tokenizer_dir(tokenizer))
+    encoding = loaded(text, return_offsets_mapping=True)
+    tokens = loaded.convert_ids_to_tokens(encoding.input_ids)
+    rows = [
+        (text[start:end], token, number)
+        for (start, end), token, number in zip(encoding.offset_mapping, tokens, encoding.input_ids, strict=True)
+    ]
+    if as_json:
+        names = ("original", "piece", "id")
+        print_json({"text": text, "pieces": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    table = Table("original", "piece", box=None, pad_edge=False)
+    table.add_column("id", justify="right")
+    for original, piece, number in rows:
+        table.add_row(Text(original), Text(piece), str(number))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    num_words = sum(not token.startswith("##") for token in tokens) - 2
+    num_unknown = encoding.input_ids.count(loaded.unk_id)
+    console.print(f"{len(rows) - 2:,} pieces of {num_words:,} words, {num_unknown:,} unknown, and [CLS] and [SEP]")
+
+
+def tokenizer_dir(name: str) -> str:
+    """`name`, or the tokenizer of the run that it is."""
+    inside = Path(name) / "tokenizer"
+    return str(inside) if inside.is_dir() and not (Path(name) / "tokenizer.json").is_file() else name

@@ -191,11 +191,13 @@ class BertTokenizer(Tokenizer):
     def _pieces(self, texts: Sequence[str], *, offsets: bool) -> list[Pieces]:
         """Pieces of each text; a special token written in the text is that token."""
         if offsets or self._added_tokens is None:
-            return [Pieces(found.ids, found.offsets if offsets else None) for found in self.encode_batch(texts)]
+            encoded = self._encodings(self._backend, texts)
+            return [Pieces(found.ids, found.offsets if offsets else None) for found in encoded]
         is_plain = [self._added_tokens.search(text) is None for text in texts]
         plain = iter(self.encode_ids([text for text, alone in zip(texts, is_plain, strict=True) if alone]))
-        others = iter(self.encode_batch([text for text, alone in zip(texts, is_plain, strict=True) if not alone]))
-        return [Pieces(next(plain) if alone else next(others).ids, None) for alone in is_plain]
+        rest = self._encodings(self._backend, [text for text, alone in zip(texts, is_plain, strict=True) if not alone])
+        others = iter(found.ids for found in rest)
+        return [Pieces(next(plain if alone else others), None) for alone in is_plain]
 
     @cached_property
     def _added_tokens(self) -> re.Pattern[str] | None:

@@ -119,7 +119,7 @@ class Tokenizer:
         """Pieces of each text; a special token written in the text, such as `[MASK]`, is that token."""
         return [
             Encoded(found.ids, [_not_none(word) for word in _words_of_specials(found.word_ids)], found.offsets)
-            for found in _encodings(self._backend, texts)
+            for found in self._encodings(self._backend, texts)
         ]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -134,7 +134,7 @@ class Tokenizer:
         """
         if self._chunks is not None:
             return self._chunks.flat(texts)[:2]
-        encoded = _encodings(self._plain, texts)
+        encoded = self._encodings(self._plain, texts)
         ends = np.cumsum([len(found.ids) for found in encoded], dtype=np.int64)
         return np.fromiter(chain.from_iterable(found.ids for found in encoded), dtype=np.int32), ends
 
@@ -197,6 +197,16 @@ class Tokenizer:
     def _chunks(self) -> ChunkEncoder | None:
         return ChunkEncoder.of(self._plain)
 
+    @staticmethod
+    def _encodings(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        try:
+            return backend.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError as error:  # what it says of a lone surrogate is that it is no string
+            for text in texts:
+                if not isinstance(text, str):
+                    raise UsageError(f"a text must be a string, and {text!r} is {type(text).__name__}") from error
+            raise UsageError(LONE_SURROGATE) from error
+
     def _special_id(self, token: str) -> int:
         number = self._backend.token_to_id(token)
         if number is None:
@@ -233,16 +243,6 @@ def make_backend(vocabulary: dict[str, int], *, lowercase: bool) -> tokenizers.T
             special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
         )
     return backend
-
-
-def _encodings(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-    try:
-        return backend.encode_batch(list(texts), add_special_tokens=False)
-    except TypeError as error:  # what it says of a lone surrogate is that it is no string
-        for text in texts:
-            if not isinstance(text, str):
-                raise UsageError(f"a text must be a string, and {text!r} is {type(text).__name__}") from error
-        raise UsageError(LONE_SURROGATE) from error
 
 
 def _words_of_specials(word_ids: list[int | None]) -> list[int | None]:
