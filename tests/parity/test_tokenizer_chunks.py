@@ -1,12 +1,15 @@
 """The fast way to ids gives those of `tokenizers`, on any text, cased and uncased."""
 
+import itertools
 import random
+import re
 import unicodedata
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rjieba
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +79,22 @@ def test_every_character_alone_and_in_a_word(tokenizer: Tokenizer) -> None:
 def test_words_longer_than_any_and_caches_that_are_full(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "_MOST_KEPT", 3)
     check(tokenizer, ["a" * 100, "a" * 101, "b" * 5000, " ".join(f"word{number}" for number in range(200)), ""])
+    assert tokenizer._chunks is not None
+    assert len(tokenizer._chunks._pieces) <= 3
+    tokenizer._chunks._pieces.clear()  # what was kept under another bound
+    check(tokenizer, [" ".join(f"word{number}" for number in range(50))])
+    assert len(tokenizer._chunks._pieces) <= 3
+
+
+def test_more_texts_than_are_joined_at_once(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_TEXTS_AT_ONCE", 3)
+    texts = ["", "a", "", "天", "b 天安门 c", "", "\x00", "a\x00 \x00b", "", ""]
+    for number in range(len(texts) + 1):
+        check(tokenizer, texts[:number])
+
+
+def test_special_tokens_are_plain_text(tokenizer: Tokenizer) -> None:
+    check(tokenizer, ["[MASK] and [UNK], [CLS]天[SEP] ##ing ## [PAD]\x00"])
 
 
 def test_a_lone_surrogate_is_refused(tokenizer: Tokenizer) -> None:
@@ -92,6 +111,42 @@ def test_chinese_words(tokenizer: Tokenizer) -> None:
     assert [len(word) for word in words[:3]] == [2, 1, 5]
     assert words[3] == ["playing"]
     assert words[4][0] == "un"
+
+
+def test_words_are_those_of_rjieba_and_of_the_pre_tokenizer(tokenizer: Tokenizer) -> None:
+    """Put together again from the two witnesses themselves, run by run."""
+    draw = random.Random(11)
+    known = [
+        "我们",
+        "在",
+        "天安门",
+        "广场",
+        "机器学习",
+        "，",
+        " ",
+        "GPT-4o",
+        "playing",
+        "Zürich",
+        "3.14",
+        "é",
+        "𠀀",
+        "研究生命起源",
+    ]
+    texts = ["".join(draw.choices(known, k=12)) for _ in range(200)]
+    _, ends, starts = tokenizer.encode_with_words(texts)
+    place = 0
+    for text, end in zip(texts, ends.tolist(), strict=True):
+        words: list[int] = []
+        for part in re.findall("[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+", text):
+            if "\u4e00" <= part[0] <= "\u9fff":
+                words += map(len, rjieba.cut(part))
+            else:
+                word_ids = tokenizer._plain.encode(part, add_special_tokens=False).word_ids
+                words += [len(list(same)) for _, same in itertools.groupby(word_ids)]
+        expected = np.zeros(end - place, dtype=bool)
+        expected[np.cumsum([0, *words[:-1]])] = True
+        assert starts[place:end].tolist() == expected.tolist(), text
+        place = end
 
 
 @pytest.mark.data
