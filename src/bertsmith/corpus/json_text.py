@@ -11,7 +11,7 @@ from bertsmith.corpus.document import RawDocument
 from bertsmith.corpus.files import FilePart
 from bertsmith.corpus.lines import line_in_file
 from bertsmith.corpus.plain_text import line_reader
-from bertsmith.corpus.texts import documents_of, id_of
+from bertsmith.corpus.texts import document_of, id_of
 from bertsmith.errors import DataError
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
@@ -79,9 +79,11 @@ def _documents(value: Any, source: Source, part: FilePart, number: int, counts: 
     for copy, text in enumerate(texts_at(value, source.text_field), start=1):
         id = name if copy == 1 else f"{name}.{copy}"
         try:
-            documents += documents_of(text, source, counts, id=id, name=part.file.name)
+            document = document_of(text, source, counts, id=id, name=part.file.name)
         except ValueError as error:
             raise ValueError(f"field {source.text_field!r} {error}") from error
+        if document is not None:
+            documents.append(document)
     yield from documents
 
 

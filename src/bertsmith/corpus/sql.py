@@ -7,7 +7,7 @@ from typing import Any
 
 from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
-from bertsmith.corpus.texts import documents_of
+from bertsmith.corpus.texts import document_of
 from bertsmith.errors import DataError, MissingExtraError
 from bertsmith.runtime import environment_variable
 
@@ -41,7 +41,9 @@ def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
             column = _column(list(rows.keys()), source.text_field, name)
             for rows_at_once in rows.partitions(_ROWS_AT_ONCE):
                 for number, row in enumerate(rows_at_once, number + 1):  # noqa: B020  (goes on where it was)
-                    yield from _documents(row[column], source, counts, number, name)
+                    document = _document(row[column], source, counts, number, name)
+                    if document is not None:
+                        yield document
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
         place = (
             f"at one of rows {number + 1:,} to {number + _ROWS_AT_ONCE:,}" if number else "before its first rows came"
@@ -51,13 +53,14 @@ def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
         engine.dispose()
 
 
-def _documents(value: Any, source: Source, counts: Counter[str], number: int, name: str) -> Iterator[RawDocument]:
+def _document(value: Any, source: Source, counts: Counter[str], number: int, name: str) -> RawDocument | None:
     try:
-        yield from documents_of(value, source, counts, id=f"{name}#{number}", name=name)
+        return document_of(value, source, counts, id=f"{name}#{number}", name=name)
     except ValueError as error:
         if source.on_error != "skip":
             raise DataError(f"{name}: row {number:,} {error}; cast it in the query") from error
         counts["record that cannot be used"] += 1
+        return None
 
 
 def _engine(url: str, name: str) -> Any:

@@ -13,7 +13,7 @@ from bertsmith.config import Source
 from bertsmith.corpus.document import RawDocument
 from bertsmith.corpus.files import FilePart, SourceFile
 from bertsmith.corpus.plain_text import line_reader
-from bertsmith.corpus.texts import documents_of, id_of
+from bertsmith.corpus.texts import document_of, id_of
 from bertsmith.errors import DataError
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 1024, 8_000_000
@@ -36,11 +36,14 @@ def read_csv(source: Source, part: FilePart, counts: Counter[str]) -> Iterator[R
             try:
                 if column >= len(row):
                     raise ValueError(f"the row has {len(row)} columns, none for {source.text_field!r}")
-                yield from documents_of(row[column], source, counts, id=id_of(part, lines.number), name=file.name)
+                document = document_of(row[column], source, counts, id=id_of(part, lines.number), name=file.name)
             except ValueError:
                 if source.on_error != "skip":
                     raise
                 counts["record that cannot be used"] += 1
+                continue
+            if document is not None:
+                yield document
     except (csv.Error, ValueError) as error:
         raise DataError(f"cannot be read as CSV: {error}", path=file.path, line=lines.number) from error
 
@@ -101,7 +104,9 @@ def read_parquet(source: Source, part: FilePart, counts: Counter[str]) -> Iterat
                 for batch in opened.iter_batches(rows, row_groups=[group], columns=[source.text_field]):
                     for number, text in enumerate(batch.column(0).to_pylist(), number + 1):  # noqa: B020
                         id = id_of(part, number)
-                        yield from documents_of(text, source, counts, id=id, name=part.file.name)
+                        document = document_of(text, source, counts, id=id, name=part.file.name)
+                        if document is not None:
+                            yield document
         except (pa.ArrowException, OSError, ValueError) as error:
             place = f"row {number + 1:,} of row group {part.start} or after it"
             raise DataError(f"cannot be read at {place}: {error}", path=path) from error

@@ -17,29 +17,29 @@ def id_of(part: FilePart, number: int) -> str:
     return f"{part.file.name}@{part.start}#{number}" if part.start else f"{part.file.name}#{number}"
 
 
-def documents_of(value: object, source: Source, counts: Counter[str], *, id: str, name: str) -> Iterator[RawDocument]:
-    """The document that a record's value is; none where it is null or too long, which is counted.
+def document_of(value: object, source: Source, counts: Counter[str], *, id: str, name: str) -> RawDocument | None:
+    """The document that a record's value is; None where it is null or too long, which is counted.
 
     name: the file or database it comes from. Raises `ValueError` ("holds ...") for a value that is no text, and for
     half of a surrogate pair unless `source.on_error` says what else is to be done.
     """
     if value is None:
         counts["record without text"] += 1
-        return
+        return None
     if not isinstance(value, str):
         raise ValueError(f"holds {type(value).__name__}, not text")
     if is_longer(value, source.max_document_bytes):
         counts["document too long"] += 1
-        return
+        return None
     if not value.isascii() and _SURROGATE.search(value):
         if source.on_error == "strict":
             raise ValueError("holds half of a surrogate pair, no character; set on_error = 'skip' or 'replace'")
         if source.on_error == "skip":
             counts["record with what is no character"] += 1
-            return
+            return None
         counts["record with replaced characters"] += 1
         value = _SURROGATE.sub("\ufffd", value)
-    yield RawDocument(id, "\n\n".join(unwrap(value.splitlines())) if source.unwrap else value, name)
+    return RawDocument(id, "\n\n".join(unwrap(value.splitlines())) if source.unwrap else value, name)
 
 
 def is_longer(text: str, max_bytes: int) -> bool:
