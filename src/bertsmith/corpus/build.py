@@ -130,7 +130,7 @@ def _prepare(
     """The pieces of all chunks, or of as many as hold `max_documents`."""
     total, done, documents = sum(task.chunk.size for task in tasks), 0, 0
     pieces: list[Piece] = []
-    for task, piece in zip(tasks, engine.map(prepare_chunk, tasks), strict=False):
+    for piece, task in zip(engine.map(prepare_chunk, tasks), tasks, strict=True):  # the map first: it is to end
         pieces.append(piece)
         done += task.chunk.size
         documents += piece.counts["documents"]

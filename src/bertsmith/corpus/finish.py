@@ -120,6 +120,7 @@ def _write_part(source: Path, out: Path, copies: npt.NDArray[np.uint8], splits: 
                     if chosen.num_rows:
                         writer.write_table(chosen)
     if as_it_is:
+        out.unlink(missing_ok=True)  # of this very task, where it is run a second time
         try:
             os.link(source, out)
         except OSError:  # another disk, or one without links
