@@ -14,6 +14,7 @@ Each message is one sentence or two: what was given, what is allowed, what to do
 
 import signal
 from pathlib import Path
+from typing import Self
 
 
 class BertsmithError(Exception):
@@ -43,6 +44,11 @@ class MissingExtraError(BertsmithError):
 
     def __init__(self, feature: str, extra: str):
         super().__init__(f'{feature} needs an optional dependency: pip install "bertsmith[{extra}]"')
+        self._given = (feature, extra)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        """So that it arrives from another process."""
+        return type(self), self._given
 
 
 class UsageError(BertsmithError):
