@@ -22,11 +22,13 @@ from bertsmith.commands import corpus, examples, tokenizer
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
+    EngineName,
     LabelColumn,
     LabelNames,
     ModelName,
     NoHeader,
     Overrides,
+    RayAddress,
     RecipePath,
     RunsFolder,
     TextColumn,
@@ -62,6 +64,8 @@ def run(
     overrides: Overrides = None,
     runs: RunsFolder = Path("runs"),
     until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(STAGES)}.")] = None,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +74,7 @@ def run(
     Example: bertsmith run recipes/quickstart.toml
     """
     result = bertsmith.run(
-        read_recipe(recipe, overrides, allow_pickle),
+        read_recipe(recipe, overrides, allow_pickle, engine=engine, ray_address=ray_address),
         runs=runs,
         until=until,
         console=console_for(as_json),

@@ -358,6 +358,11 @@ class RuntimeConfig(Section):
     threads: Positive | None = None
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare text; 0: one for each processor."""
+    engine: Literal["local", "ray"] = "local"
+    """Where text is prepared: in processes of this machine, or on a Ray cluster. The same bytes come out."""
+    ray_address: str | None = None
+    """Of a cluster that runs, such as `10.0.0.1:6379`; `auto`: the one this machine belongs to. Default: a cluster of
+    this machine alone, for as long as the command runs."""
     allow_pickle: bool = False
     """Read a checkpoint's pytorch_model.bin where it has no safetensors file (weights only; no code is run)."""
 

@@ -9,8 +9,8 @@ import bertsmith
 
 ROOT = Path(bertsmith.__file__).parent
 ROOMS = [
-    *("errors", "config", "artifact", "runtime", "engine", "progress", "corpus", "tokenizer", "examples", "model"),
-    *("training", "tasks", "export", "compress", "analysis", "serve", "chain", "pipeline", "commands", "cli"),
+    *("errors", "config", "artifact", "runtime", "engine", "ray_engine", "progress", "corpus", "tokenizer", "examples"),
+    *("model", "training", "tasks", "export", "compress", "analysis", "serve", "chain", "pipeline", "commands", "cli"),
 ]
 FACE = {"__init__", "__main__"}
 """The package's own face may import from everywhere, and `runtime` asks it for the version."""

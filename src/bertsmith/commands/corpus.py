@@ -14,7 +14,9 @@ from rich.text import Text
 import bertsmith
 from bertsmith.commands.options import (
     AsJson,
+    EngineName,
     Overrides,
+    RayAddress,
     RecipePath,
     RunsFolder,
     console_for,
@@ -40,6 +42,8 @@ def build(
     keep_rejects: Annotated[
         bool, typer.Option("--keep-rejects", help="Write what is left out, with the reason, to NAME/rejects.jsonl.")
     ] = False,
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe up to its corpus stage, into runs/NAME/corpus.
@@ -47,7 +51,7 @@ def build(
     Example: bertsmith corpus build recipes/english.toml --keep-rejects
     """
     result = bertsmith.run(
-        read_recipe(recipe, overrides),
+        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
         runs=runs,
         until="corpus",
         keep_rejects=keep_rejects,

@@ -14,7 +14,9 @@ from rich.text import Text
 import bertsmith
 from bertsmith.commands.options import (
     AsJson,
+    EngineName,
     Overrides,
+    RayAddress,
     RecipePath,
     RunsFolder,
     console_for,
@@ -43,14 +45,19 @@ _CLOSING = frozenset(",.;:!?)]}%'’”")
 
 @app.command()
 def build(
-    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe up to its examples stage, into runs/NAME/examples.
 
     Example: bertsmith examples build recipes/english.toml
     """
     result = bertsmith.run(
-        read_recipe(recipe, overrides),
+        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
         runs=runs,
         until="examples",
         console=console_for(as_json),

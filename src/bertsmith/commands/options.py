@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,13 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. finetune.epochs=4.")
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
+EngineName = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option("--engine", help="Where text is prepared: processes of this machine, or a Ray cluster."),
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", metavar="HOST:PORT", help="A Ray cluster that runs; or 'auto'.")
+]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin, weights only, no code run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
@@ -25,8 +32,21 @@ NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of a
 LabelNames = Annotated[str | None, typer.Option(help="File with a label's name a line; the table holds line numbers.")]
 
 
-def read_recipe(path: Path, overrides: list[str] | None, allow_pickle: bool = False) -> Recipe:
-    return load_recipe(path, [*(overrides or ()), *(["runtime.allow_pickle=true"] if allow_pickle else ())])
+def read_recipe(
+    path: Path,
+    overrides: list[str] | None,
+    allow_pickle: bool = False,
+    *,
+    engine: str | None = None,
+    ray_address: str | None = None,
+) -> Recipe:
+    """The recipe with what the command line says of it."""
+    said = {
+        "runtime.allow_pickle": "true" if allow_pickle else None,
+        "runtime.engine": engine,
+        "runtime.ray_address": ray_address,
+    }
+    return load_recipe(path, [*(overrides or ()), *(f"{key}={value}" for key, value in said.items() if value)])
 
 
 def console_for(as_json: bool) -> Console:

@@ -14,7 +14,9 @@ import bertsmith
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
+    EngineName,
     Overrides,
+    RayAddress,
     RecipePath,
     RunsFolder,
     console_for,
@@ -47,14 +49,19 @@ _MOST_SHOWN = 30
 
 @app.command()
 def train(
-    recipe: RecipePath, overrides: Overrides = None, runs: RunsFolder = Path("runs"), as_json: AsJson = False
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    engine: EngineName = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe up to its tokenizer stage, into runs/NAME/tokenizer.
 
     Example: bertsmith tokenizer train recipes/english.toml
     """
     result = bertsmith.run(
-        read_recipe(recipe, overrides),
+        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
         runs=runs,
         until="tokenizer",
         console=console_for(as_json),
