@@ -23,7 +23,7 @@ from typing import Any
 
 from bertsmith.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _OWN_FILES = ("manifest.json", "run.json")
 _PIECE_FACTS = "piece.json"
 
