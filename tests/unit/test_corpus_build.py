@@ -10,8 +10,9 @@ from bertsmith.artifact import is_current, open_artifact
 from bertsmith.config import CorpusConfig, Source
 from bertsmith.corpus import prepare, sources
 from bertsmith.corpus.build import build_corpus, corpus_inputs, read_documents
+from bertsmith.corpus.dedup import exact_key, split_key
 from bertsmith.corpus.look import corpus_stats, find_documents
-from bertsmith.corpus.prepare import draw_of, split_of
+from bertsmith.corpus.prepare import split_of
 from bertsmith.errors import ArtifactError, DataError, UsageError
 from examples_case import corpus_config, made_up_text
 
@@ -60,12 +61,61 @@ def test_a_small_corpus_gives_each_wanted_split_a_document(tmp_path: Path) -> No
     assert sorted(document.split for document in read_documents(path)) == ["test", "train", "train", "validation"]
 
 
-def test_a_split_depends_on_the_id_alone() -> None:
+def test_a_split_depends_on_the_text_alone() -> None:
     shares = {"validation_share": 0.1, "test_share": 0.1}
-    drawn = [split_of(draw_of(f"document {number}"), **shares) for number in range(2000)]
-    assert drawn == [split_of(draw_of(f"document {number}"), **shares) for number in range(2000)]
+    drawn = [split_of(split_key(exact_key(f"document {number}")), **shares) for number in range(2000)]
+    again = [split_of(split_key(exact_key(f"Document  {number}")), **shares) for number in range(2000)]
+    assert drawn == again
     assert 150 < drawn.count("validation") < 250
     assert 150 < drawn.count("test") < 250
+
+
+def test_duplicates_that_are_kept_are_in_one_split(tmp_path: Path) -> None:
+    text = made_up_text(documents=80, sentences=3)
+    path = corpus_of(tmp_path, text + "\n" + text.upper(), deduplicate=False, validation_share=0.3)
+    splits: dict[bytes, set[str]] = {}
+    for document in read_documents(path):
+        splits.setdefault(exact_key(document.text), set()).add(document.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert set().union(*splits.values()) == {"train", "validation"}
+
+
+def test_near_duplicates_boilerplate_and_evaluation_rows_are_left_out(tmp_path: Path) -> None:
+    stories = made_up_text(documents=40, sentences=12).split("\n\n")
+    menu = "Home, products, prices, about us, contact, and nothing else."
+    near = stories[5].replace(stories[5].split()[7], "anotherword", 1)
+    row = " ".join(stories[9].split()[20:36])
+    (tmp_path / "rows.tsv").write_text(f"1\t{row}\n0\tshort\n", encoding="utf-8")
+    documents = [f"{menu}\n{story}" for story in stories] + [near]
+    changes = {
+        "clean": {"boilerplate_documents": 20},
+        "dedup": {"near": 0.8},
+        "evaluation": [{"paths": [str(tmp_path / "rows.tsv")], "columns": [1]}],
+        "validation_share": 0.0,
+    }
+    path = corpus_of(tmp_path, "\n\n".join(documents), **changes)
+    counts = open_artifact(path, "corpus").counts
+    assert counts["dropped"] == {"near duplicate": 1, "overlap with evaluation files": 1}
+    assert counts["cleaned"]["boilerplate lines left out"] == len(stories)
+    texts = [document.text for document in read_documents(path)]
+    assert len(texts) == len(stories) - 1
+    assert not any(menu in text or row in text.replace("\n", " ") for text in texts)
+    before = open_artifact(path, "corpus").inputs
+    assert any(name.startswith("evaluation: ") for name in before)
+    (tmp_path / "rows.tsv").write_text(
+        "1\tSomething else altogether, in as many words as it takes.\n", encoding="utf-8"
+    )
+    config = corpus_config(tmp_path / "text.txt", **changes)
+    assert corpus_inputs(config) != before
+    assert build_corpus(config, path, environment={}).counts["dropped"] == {"near duplicate": 1}
+
+
+def test_a_line_that_is_most_of_the_corpus_is_called_out(tmp_path: Path) -> None:
+    spam = "Buy two of them now and get the third one for nothing at all.\n" * 30
+    path = corpus_of(tmp_path, "\n\n".join([spam, *made_up_text(documents=5, sentences=3).split("\n\n")]))
+    (warning, *_) = open_artifact(path, "corpus").counts["warnings"]
+    assert warning.startswith("the line 'Buy two of them now")
+    assert open_artifact(corpus_of(tmp_path, made_up_text()), "corpus").counts["warnings"] == []
 
 
 def test_parts_end_where_enough_text_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

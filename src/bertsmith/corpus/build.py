@@ -10,16 +10,22 @@ chunk for each process, and some bytes a document.
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+import xxhash
 
-from bertsmith.artifact import Artifact, Piece, kept_pieces, open_artifact, write_artifact
+from bertsmith.artifact import Artifact, Piece, kept_pieces, make_piece, open_artifact, write_artifact
 from bertsmith.config import CorpusConfig
+from bertsmith.corpus.boilerplate import Hashes, common_lines
 from bertsmith.corpus.document import Document
 from bertsmith.corpus.finish import KeptCounts, finish_chunk
-from bertsmith.corpus.prepare import PrepareTask, prepare_chunk, task_key
+from bertsmith.corpus.heavy import HeavyLines, describe
+from bertsmith.corpus.overlap import EVALUATION, overlap_inputs
+from bertsmith.corpus.prepare import PrepareTask, count_chunk_lines, heavy_lines, prepare_chunk
 from bertsmith.corpus.select import select
 from bertsmith.corpus.sources import plan_chunks, source_inputs
 from bertsmith.engine import IN_THIS_PROCESS, Engine
@@ -33,11 +39,12 @@ _MOST_SOURCES = 1000
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
     """Digest of each file, or version of each package, that `build_corpus` reads."""
-    return {
+    sources = {
         f"source {number}: {name}": digest
         for number, source in enumerate(config.sources)
         for name, digest in source_inputs(source).items()
     }
+    return sources | overlap_inputs(config.evaluation)
 
 
 def build_corpus(
@@ -55,12 +62,13 @@ def build_corpus(
 
     Raises `DataError` with file and line for a source that cannot be read, and when no document is left.
     """
-    inputs = [source_inputs(source) for source in config.sources]
-    named = {f"source {n}: {name}": digest for n, found in enumerate(inputs) for name, digest in found.items()}
+    inputs = corpus_inputs(config)
     with kept_pieces(out) as work:
-        tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
+        tasks = _without_boilerplate(
+            _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None), engine
+        )
         with write_artifact(
-            out, kind=KIND, config=config.model_dump(mode="json"), inputs=named, environment=environment
+            out, kind=KIND, config=config.model_dump(mode="json"), inputs=inputs, environment=environment
         ) as draft:
             pieces = _prepare(tasks, engine, config.max_documents, progress)
             selection = select(config, [task.chunk for task in tasks[: len(pieces)]], pieces, work)
@@ -76,10 +84,14 @@ def build_corpus(
             for counts in engine.map(finish_chunk, list(selection.tasks(pieces, draft.path, rejects))):
                 kept.add(counts)
             cleaned = sum((Counter(piece.counts["cleaned"]) for piece in pieces), Counter[str]())
+            heavy = HeavyLines()
+            for piece in pieces:
+                heavy.merge(heavy_lines(piece.counts))
             draft.counts.update(
                 kept.summary(most_sources=_MOST_SOURCES),
                 dropped=dict(sorted(dropped.items())),
                 cleaned=dict(sorted(cleaned.items())),
+                warnings=describe(heavy, kept=kept.documents, dropped=dropped),
             )
         if rejects is not None:
             _join_rejects(rejects, pieces)
@@ -102,26 +114,42 @@ def corpus_parts(corpus_dir: Path) -> list[Path]:
 
 
 def _prepare_tasks(
-    config: CorpusConfig, inputs: Sequence[Mapping[str, str]], work: Path, engine: Engine, *, keep_rejects: bool
+    config: CorpusConfig, inputs: Mapping[str, str], work: Path, engine: Engine, *, keep_rejects: bool
 ) -> list[PrepareTask]:
-    """A task for each chunk, in the order of the corpus; what other settings left in `work` goes."""
-    tasks = [
-        PrepareTask(
-            chunk,
-            config,
-            work,
-            key=task_key(chunk, config, read, keep_rejects=keep_rejects),
-            keep_rejects=keep_rejects,
-            workers=engine.workers,
-        )
-        for source, read in zip(config.sources, inputs, strict=True)
-        for chunk in plan_chunks(source)
-    ]
-    keys = {task.key for task in tasks}
-    for left in work.iterdir() if work.is_dir() else ():
+    """A task for each chunk, in the order of the corpus."""
+    tasks = []
+    for number, source in enumerate(config.sources):
+        own = f"source {number}: "
+        read = {name.removeprefix(own): digest for name, digest in inputs.items() if name.startswith((own, EVALUATION))}
+        tasks += [
+            PrepareTask(chunk, config, work, read, keep_rejects=keep_rejects, workers=engine.workers)
+            for chunk in plan_chunks(source)
+        ]
+    return tasks
+
+
+def _without_boilerplate(tasks: Sequence[PrepareTask], engine: Engine) -> list[PrepareTask]:
+    """The tasks with the lines they leave out, which are looked for first; what other settings left in `work` goes."""
+    config, keys = (tasks[0].config, set[str]()) if tasks else (CorpusConfig(), set[str]())
+    ready = list(tasks)
+    if config.clean.boilerplate_documents is not None:
+        keys = {task.lines_key for task in tasks}
+        files = [piece.path / "lines.npy" for piece in engine.map(count_chunk_lines, tasks)]
+        found = common_lines(files, min_documents=config.clean.boilerplate_documents)
+        digest = xxhash.xxh3_128_hexdigest(found.tobytes())
+        lines = make_piece(tasks[0].work, f"boilerplate-{digest}", lambda folder: _save_lines(folder, found))
+        keys.add(lines.path.name)
+        ready = [replace(task, boilerplate=lines.path / "boilerplate.npy", boilerplate_digest=digest) for task in tasks]
+    keys |= {task.key for task in ready}
+    for left in tasks[0].work.iterdir() if tasks and tasks[0].work.is_dir() else ():
         if left.name not in keys:
             shutil.rmtree(left, ignore_errors=True)
-    return tasks
+    return ready
+
+
+def _save_lines(folder: Path, hashes: Hashes) -> dict[str, int]:
+    np.save(folder / "boilerplate.npy", hashes)
+    return {"lines": len(hashes)}
 
 
 def _prepare(

@@ -23,6 +23,8 @@ from bertsmith.corpus.grams import Hashes, gram_hashes, growing_grams, token_has
 from bertsmith.corpus.sentences import language_of
 from bertsmith.errors import DataError
 
+EVALUATION = "evaluation: "
+"""Before the names of evaluation files among a corpus's inputs."""
 _LONGEST = {"en": 13, "zh": 20}
 _SHORTEST = {"en": 8, "zh": 10}
 _START = min(_SHORTEST.values())
@@ -96,7 +98,7 @@ def _any_in(hashes: Hashes, wanted: Hashes) -> bool:
 
 def overlap_inputs(files: Sequence[EvaluationFiles]) -> dict[str, str]:
     """Name and digest of each file that `Overlap.from_files` reads."""
-    return {f"evaluation: {file.name}": file.digest() for one in files for file in find_files(one.paths)}
+    return {EVALUATION + file.name: file.digest() for one in files for file in find_files(one.paths)}
 
 
 def _rows(file: SourceFile, columns: Sequence[Column]) -> Iterator[str]:

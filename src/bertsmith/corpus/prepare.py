@@ -7,13 +7,16 @@ A piece (see `artifact.make_piece`) holds
     exact.npy              (documents, 2) uint64: key of the text, for exact duplicates
     near.npy               (documents, permutations) uint32: MinHash signature, where near duplicates are wanted
     rejects.jsonl          rejected documents with their reason, where they are to be kept
+
+Where boilerplate is looked for, there is a pass before it, whose pieces hold lines.npy, the lines of a chunk.
 """
 
 import json
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,10 +26,14 @@ import pyarrow.parquet as pq
 import xxhash
 
 from bertsmith.artifact import Piece, canonical, make_piece
-from bertsmith.config import CorpusConfig
+from bertsmith.config import CorpusConfig, EvaluationFiles
+from bertsmith.corpus.boilerplate import Hashes, count_lines
 from bertsmith.corpus.clean import Cleaner, Rejected
-from bertsmith.corpus.dedup import exact_key
+from bertsmith.corpus.dedup import exact_key, split_key
 from bertsmith.corpus.document import Document, RawDocument, Split
+from bertsmith.corpus.heavy import HeavyLines
+from bertsmith.corpus.minhash import MinHasher
+from bertsmith.corpus.overlap import EVALUATION, Overlap
 from bertsmith.corpus.sources import Chunk, read_chunk
 
 SCHEMA = pa.schema(
@@ -45,29 +52,39 @@ _GROUP_ROWS, _GROUP_CHARACTERS = 8192, 4_000_000
 
 @dataclass(frozen=True)
 class PrepareTask:
-    """A chunk and what is done with it; `key` names its piece."""
+    """A chunk and what is done with it."""
 
     chunk: Chunk
     config: CorpusConfig
     work: Path
-    key: str
+    inputs: Mapping[str, str]
+    """Digests of what the chunk's source and the evaluation files hold."""
+    boilerplate: Path | None = None
+    """Hashes of the lines to leave out (.npy)."""
+    boilerplate_digest: str = ""
     keep_rejects: bool = False
     workers: int = 1
     """Processes for the one source that is read by several: the documentation of packages."""
 
+    @property
+    def key(self) -> str:
+        """A digest of all that the chunk's piece depends on."""
+        shared = {name: digest for name, digest in self.inputs.items() if name.startswith(EVALUATION)}
+        files = {part.file.name: self.inputs[part.file.name] for part in self.chunk.parts} or self.inputs
+        described = {
+            "source": self.chunk.source.model_dump(mode="json", exclude={"paths", "weight"}),
+            "inputs": {**shared, **files},
+            "ranges": [[part.start, part.end] for part in self.chunk.parts],
+            "config": self.config.model_dump(mode="json", exclude={"sources", "max_documents"}),
+            "boilerplate": self.boilerplate_digest,
+            "keep_rejects": self.keep_rejects,
+        }
+        return xxhash.xxh3_128_hexdigest(canonical(described).encode())
 
-def task_key(chunk: Chunk, config: CorpusConfig, inputs: Mapping[str, str], *, keep_rejects: bool) -> str:
-    """A digest of all that a chunk's piece depends on; `inputs` are those of the chunk's source."""
-    read = {part.file.name: inputs[part.file.name] for part in chunk.parts} or inputs
-    rest = config.model_dump(mode="json", exclude={"sources", "max_documents"})
-    described = {
-        "source": chunk.source.model_dump(mode="json", exclude={"paths", "weight"}),
-        "read": read,
-        "ranges": [[part.start, part.end] for part in chunk.parts],
-        "config": rest,
-        "keep_rejects": keep_rejects,
-    }
-    return xxhash.xxh3_128_hexdigest(canonical(described).encode())
+    @property
+    def lines_key(self) -> str:
+        """The same for the pass before it."""
+        return f"lines-{self.key}"
 
 
 def prepare_chunk(task: PrepareTask) -> Piece:
@@ -75,9 +92,16 @@ def prepare_chunk(task: PrepareTask) -> Piece:
     return make_piece(task.work, task.key, lambda folder: _prepare(task, folder))
 
 
-def draw_of(key: str) -> int:
-    """64 bits from a document's key: the same whatever else is in the corpus."""
-    return xxhash.xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+def count_chunk_lines(task: PrepareTask) -> Piece:
+    """The pass before it: in how many documents of the chunk each of its lines stands."""
+
+    def count(folder: Path) -> dict[str, int]:
+        cleaner = Cleaner(task.config)
+        lines = [cleaner.lines(raw) for raw in read_chunk(task.chunk, Counter(), workers=task.workers)]
+        np.save(folder / "lines.npy", count_lines(lines))
+        return {"documents": len(lines)}
+
+    return make_piece(task.work, task.lines_key, count)
 
 
 def split_of(draw: int, *, validation_share: float, test_share: float) -> Split:
@@ -91,39 +115,46 @@ def split_of(draw: int, *, validation_share: float, test_share: float) -> Split:
 def _prepare(task: PrepareTask, folder: Path) -> dict[str, Any]:
     config = task.config
     rejected: Counter[str] = Counter()
-    cleaner = Cleaner(config)
-    rows = _RowWriter(folder)
-    characters, sentences, draws, keys = array("q"), array("l"), array("Q"), bytearray()
-    rejects = (folder / "rejects.jsonl").open("w", encoding="utf-8") if task.keep_rejects else None
-    try:
+    cleaner = Cleaner(config, boilerplate=_boilerplate(task), overlap=_overlap(config.evaluation, task.key))
+    rows, keys, heavy = _RowWriter(folder), _KeyWriter(folder, config), HeavyLines()
+    with (folder / "rejects.jsonl").open("w", encoding="utf-8") as rejects:
         for raw in read_chunk(task.chunk, rejected, workers=task.workers):
             found = cleaner.clean(raw)
             if isinstance(found, Rejected):
                 rejected[found.reason] += 1
-                if rejects is not None:
+                if task.keep_rejects:
                     write_reject(rejects, raw, found.reason)
                 continue
-            draw = draw_of(raw.id)
+            draw = keys.add(raw, found.text, len(found.sentences))
             split = split_of(draw, validation_share=config.validation_share, test_share=config.test_share)
             rows.add(Document(raw.id, found.text, raw.source, found.sentences, split))
-            characters.append(len(found.text))
-            sentences.append(len(found.sentences))
-            draws.append(draw)
-            keys += exact_key(found.text)
-    finally:
-        if rejects is not None:
-            rejects.close()
+            heavy.add(found.text)
     rows.finish()
-    facts = np.empty(len(draws), dtype=FACTS)
-    facts["characters"], facts["sentences"], facts["draw"] = characters, sentences, draws
-    np.save(folder / "facts.npy", facts)
-    np.save(folder / "exact.npy", np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2))
     return {
-        "documents": len(facts),
+        "documents": keys.finish(),
         "parts": rows.part_rows,
         "dropped": dict(rejected),
         "cleaned": dict(cleaner.counts),
+        "heavy": {**asdict(heavy), "weights": list(heavy.weights.items()), "lines": list(heavy.lines.items())},
     }
+
+
+def heavy_lines(counts: Mapping[str, Any]) -> HeavyLines:
+    """The heavy lines of a piece, from its counts."""
+    kept = dict(counts["heavy"])
+    kept["weights"] = dict(kept["weights"])
+    kept["lines"] = {hashed: tuple(line) for hashed, line in kept["lines"]}
+    return HeavyLines(**kept)
+
+
+def _boilerplate(task: PrepareTask) -> Hashes | None:
+    return None if task.boilerplate is None else np.load(task.boilerplate, mmap_mode="r")
+
+
+@lru_cache(maxsize=1)
+def _overlap(files: tuple[EvaluationFiles, ...], _digest: str) -> Overlap | None:
+    """Read once by each process, as long as what is read stays the same."""
+    return Overlap.from_files(files) if files else None
 
 
 def write_reject(file: TextIO, document: RawDocument | Document, reason: str) -> None:
@@ -174,3 +205,41 @@ class _RowWriter:
 
 def parquet_writer(path: Path) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, SCHEMA, compression="zstd")
+
+
+class _KeyWriter:
+    """Writes what is known of each document beside its row: a few bytes in memory, its signature on the disk."""
+
+    def __init__(self, folder: Path, config: CorpusConfig):
+        self.folder = folder
+        self.characters, self.sentences, self.draws, self.exact = array("q"), array("l"), array("Q"), bytearray()
+        dedup = config.dedup
+        self.hasher = None if dedup.near is None else MinHasher(dedup.permutations, dedup.shingle)
+        self.signatures = (folder / "near.raw").open("wb") if self.hasher is not None else None
+
+    def add(self, raw: RawDocument, text: str, num_sentences: int) -> int:
+        """The draw of the document's split."""
+        exact = exact_key(text)
+        draw = split_key(exact, raw.unit)
+        self.characters.append(len(text))
+        self.sentences.append(num_sentences)
+        self.draws.append(draw)
+        self.exact += exact
+        if self.hasher is not None and self.signatures is not None:
+            self.signatures.write(self.hasher.signature(text).tobytes())
+        return draw
+
+    def finish(self) -> int:
+        """The number of documents."""
+        facts = np.empty(len(self.draws), dtype=FACTS)
+        facts["characters"], facts["sentences"], facts["draw"] = self.characters, self.sentences, self.draws
+        np.save(self.folder / "facts.npy", facts)
+        np.save(self.folder / "exact.npy", np.frombuffer(self.exact, dtype=np.uint64).reshape(-1, 2))
+        if self.hasher is not None and self.signatures is not None:
+            self.signatures.close()
+            raw = self.folder / "near.raw"
+            shape = (len(facts), self.hasher.num_permutations)
+            near = np.memmap(raw, dtype=np.uint32, mode="r", shape=shape) if len(facts) else np.empty(shape, np.uint32)
+            np.save(self.folder / "near.npy", near)
+            raw.unlink()
+        return len(facts)

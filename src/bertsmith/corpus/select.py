@@ -78,9 +78,12 @@ def select(config: CorpusConfig, chunks: Sequence[Chunk], pieces: Sequence[Piece
 
 
 def _duplicates(config: CorpusConfig, pieces: Sequence[Piece], work: Path) -> Iterator[npt.NDArray[np.uint8]]:
-    if not config.deduplicate:
+    near = config.dedup.near
+    if not config.deduplicate and near is None:
         return (np.zeros(piece.counts["documents"], dtype=np.uint8) for piece in pieces)
-    return find_duplicates([piece.path / "exact.npy" for piece in pieces], None, threshold=1.0, work=work)
+    signatures = None if near is None else [piece.path / "near.npy" for piece in pieces]
+    exact = [piece.path / "exact.npy" for piece in pieces]
+    return find_duplicates(exact, signatures, threshold=near or 1.0, work=work / "spill")
 
 
 def _splits_of(draws: npt.NDArray[np.uint64], config: CorpusConfig) -> npt.NDArray[np.uint8]:
