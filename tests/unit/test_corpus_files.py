@@ -33,6 +33,12 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     filesystem.pseudo_dirs[:] = [""]
 
 
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder: patterns are looked up there first."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("nowhere"))
+
+
 def content_of(file: SourceFile) -> bytes:
     with file.open_content() as content:
         return content.read()
