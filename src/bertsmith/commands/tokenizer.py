@@ -139,8 +139,13 @@ def extend(
 
 
 def _load(name: str) -> Tokenizer:
+    return Tokenizer.load(_tokenizer_dir(name))
+
+
+def _tokenizer_dir(name: str) -> str:
+    """`name`, or the tokenizer of the run that it is."""
     inside = Path(name) / "tokenizer"
-    return Tokenizer.load(inside if inside.is_dir() else name)
+    return str(inside) if inside.is_dir() else name
 
 
 def _count(
@@ -253,7 +258,7 @@ def show(
 
     Example: bertsmith tokenizer show "Unbelievably good!" --tokenizer runs/english
     """
-    loaded = bertsmith.BertTokenizer.load(tokenizer_dir(tokenizer))
+    loaded = bertsmith.BertTokenizer.load(_tokenizer_dir(tokenizer))
     encoding = loaded(text, return_offsets_mapping=True)
     tokens = loaded.convert_ids_to_tokens(encoding.input_ids)
     rows = [
@@ -273,9 +278,3 @@ def show(
     num_words = sum(not token.startswith("##") for token in tokens) - 2
     num_unknown = encoding.input_ids.count(loaded.unk_id)
     console.print(f"{len(rows) - 2:,} pieces of {num_words:,} words, {num_unknown:,} unknown, and [CLS] and [SEP]")
-
-
-def tokenizer_dir(name: str) -> str:
-    """`name`, or the tokenizer of the run that it is."""
-    inside = Path(name) / "tokenizer"
-    return str(inside) if inside.is_dir() and not (Path(name) / "tokenizer.json").is_file() else name
