@@ -166,6 +166,17 @@ SECTIONS: dict[str, list[Case]] = {
         case("a report of what is no run", "report", "runs/nothing"),
         case("examples of what is no run", "examples", "show", "runs/nothing"),
     ],
+    "Vocabularies": [
+        case("a report without a text", "tokenizer", "report", "base", code=2),
+        case("a text without words", "tokenizer", "report", "base", "--text", "odd.txt", odd_txt=" \n"),
+        case("a new word that is two words", "tokenizer", "extend", "base", "--words", "odd.txt", code=2,
+             odd_txt="the day\n"),
+        case("a Chinese word, which is no single entry", "tokenizer", "extend", "base", "--words", "odd.txt", code=2,
+             odd_txt="心脏\n"),
+        case("a list of new words that is empty", "tokenizer", "extend", "base", "--words", "odd.txt", odd_txt="\n"),
+        case("new words for a model into a folder that exists", "tokenizer", "extend", "base", "--words", "odd.txt",
+             "--out", "base", code=2, odd_txt="hospital\n"),
+    ],
     "Downloads": [
         case("a file that is not what the recipe says", "fetch", "fetch.toml"),
         case("a download without a digest", "fetch", "open.toml", code=2),

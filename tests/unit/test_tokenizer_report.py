@@ -101,7 +101,8 @@ def test_held_out_text_is_the_default(folders: Path) -> None:
     [
         ([], "give the text to look at: --text FILE"),
         (["--text", "held.txt", "--corpus", "run"], "give the text to look at: --text FILE"),
-        (["--corpus", "run", "--split", "test"], "no words in it (split 'test'); --split train takes the text"),
+        (["--corpus", "other"], "other holds no finished corpus"),
+        (["--corpus", "run", "--split", "test"], "run: holds no words; --split takes others than 'test'"),
     ],
 )
 def test_wrong_requests(folders: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import bertsmith
+from bertsmith.artifact import open_artifact
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
@@ -25,7 +26,7 @@ from bertsmith.commands.options import (
     same_command,
 )
 from bertsmith.config import Source
-from bertsmith.corpus.build import corpus_parts
+from bertsmith.corpus.build import KIND, corpus_parts
 from bertsmith.corpus.look import corpus_dir
 from bertsmith.corpus.sources import plan_chunks, read_chunk
 from bertsmith.engine import Engine
@@ -159,10 +160,11 @@ def _count(
         counts = count_words((line for text in _texts(files) for line in text.split("\n")), splitter)
     else:
         assert corpus is not None
-        counts = count_corpus(corpus_parts(corpus_dir(corpus)), split, splitter, engine=engine)
+        folder = open_artifact(corpus_dir(corpus), KIND, verify=False).path
+        counts = count_corpus(corpus_parts(folder), split, splitter, engine=engine)
     if not counts.total:
-        said = "--split train takes the text that was trained on" if split != "train" else "give another text"
-        raise DataError(f"no words in it{'' if files else f' (split {split!r})'}; {said}", path=corpus)
+        where, hint = (", ".join(files), "give a text") if files else (corpus, f"--split takes others than {split!r}")
+        raise DataError(f"holds no words; {hint}", path=where)
     return counts
 
 

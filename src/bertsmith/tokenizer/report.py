@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bertsmith.engine import Engine
+from bertsmith.engine import IN_THIS_PROCESS, Engine
 from bertsmith.tokenizer.chunks import UNKNOWN
 from bertsmith.tokenizer.count import WordCounts, count_corpus, count_words, splitter_of
 from bertsmith.tokenizer.encode import Tokenizer
@@ -82,7 +82,7 @@ def report_on_parts(
     parts: Sequence[Path],
     split: str,
     *,
-    engine: Engine = Engine(),  # noqa: B008  (frozen)
+    engine: Engine = IN_THIS_PROCESS,
 ) -> VocabularyReport:
     """Report on the documents of one split in parts of a corpus."""
     return report_on_words(tokenizer, count_corpus(parts, split, splitter_of(tokenizer.backend), engine=engine))
