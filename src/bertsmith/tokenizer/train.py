@@ -11,6 +11,7 @@ import logging
 import string
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from bertsmith.config import TokenizerConfig
 from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import IN_THIS_PROCESS, Engine
 from bertsmith.errors import DataError, RecipeError
-from bertsmith.tokenizer.count import WordCounts, bert_splitter, count_corpus
+from bertsmith.tokenizer.count import WordCounts, bert_splitter, count_corpus, read_sentences
 from bertsmith.tokenizer.encode import LONGEST_WORD, SPECIAL_TOKENS, Tokenizer, make_backend
 from bertsmith.tokenizer.merges import learn_merges
-from bertsmith.tokenizer.report import report_on_parts, unknown_warning
+from bertsmith.tokenizer.report import report_on_texts, unknown_warning
 
 KIND = "tokenizer"
 DEFAULT_SIZE = 30_522
@@ -35,7 +36,7 @@ May, 2020, "Finding the Optimal Vocabulary Size for Neural Machine Translation",
 MOST_LEARNED_FROM = 300_000
 """Pieces are learned from so many words, the most frequent: some 500 MB. Rarer words change nothing
 that is often seen; they are counted all the same."""
-_PARTS_IN_SAMPLE = 8
+_PARTS_IN_SAMPLE, _SENTENCES_OF_A_PART = 8, 2000
 
 logger = logging.getLogger("bertsmith.tokenizer")
 
@@ -72,7 +73,7 @@ def train_tokenizer(
             tokenizer = Tokenizer.load(config.path)
             draft.counts["vocab_size"] = tokenizer.vocab_size
             # The artifact does not depend on the corpus; how the two fit is said in the log and in run.json.
-            draft.run["unknown_share"] = _unknown_in_sample(tokenizer, corpus, engine)
+            draft.run["unknown_share"] = _unknown_in_sample(tokenizer, corpus)
             warning = unknown_warning(draft.run["unknown_share"], config.path)
         else:
             found = count_corpus(
@@ -139,12 +140,12 @@ def size_in_words(counts: Mapping[str, Any]) -> str:
     return f"{counts['vocab_size']:,} entries" + (f" ({reason})" if reason else "")
 
 
-def _unknown_in_sample(tokenizer: Tokenizer, corpus: Path, engine: Engine) -> float:
-    """Share of words that are [UNK] in some parts of the corpus, from its beginning to its end."""
+def _unknown_in_sample(tokenizer: Tokenizer, corpus: Path) -> float:
+    """Share of words that are [UNK] in some sentences of some parts of the corpus, from its beginning to its end."""
     parts = corpus_parts(corpus)
-    return report_on_parts(
-        tokenizer, parts[:: 1 + len(parts) // _PARTS_IN_SAMPLE], "train", engine=engine
-    ).unknown_share
+    sample = parts[:: 1 + len(parts) // _PARTS_IN_SAMPLE]
+    sentences = (islice(read_sentences(part, "train"), _SENTENCES_OF_A_PART) for part in sample)
+    return report_on_texts(tokenizer, chain.from_iterable(sentences)).unknown_share
 
 
 def _why_this_size(size: int, config: TokenizerConfig, seen: int, han_share: float) -> dict[str, str]:
