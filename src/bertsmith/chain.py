@@ -25,11 +25,11 @@ from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
 from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.corpus import build as corpora
-from bertsmith.engine import Engine
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
 from bertsmith.model.presets import preset
 from bertsmith.progress import Report, shown
+from bertsmith.ray_engine import engine_for
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks import code_words
 from bertsmith.tasks.evaluate import ScoreRow
@@ -92,7 +92,7 @@ class Chain:
         self.console = console
         runtime = recipe.runtime
         self.runtime: Runtime = detect(dtype=runtime.dtype, threads=runtime.threads, device=runtime.device)
-        self.engine = Engine(runtime.workers)
+        self.engine = engine_for(runtime)
         self.started = time.monotonic()
 
     def run(self, stages: tuple[str, ...]) -> RunResult:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bertsmith.commands.options import read_recipe
 from bertsmith.config import RuntimeConfig
 from bertsmith.engine import Engine
 from bertsmith.errors import BertsmithError, DataError, MissingExtraError, UsageError
@@ -106,3 +107,10 @@ def test_the_engine_that_the_recipe_asks_for() -> None:
     assert engine_for(RuntimeConfig(workers=3)).workers == 3
     with pytest.raises(UsageError, match="only with engine = 'ray'"):
         engine_for(RuntimeConfig(ray_address="auto"))
+
+
+def test_options_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('name = "mine"\n[runtime]\nworkers = 3\n')
+    runtime = read_recipe(tmp_path / "recipe.toml", None, engine="ray", ray_address="10.0.0.1:6379").runtime
+    assert (runtime.engine, runtime.ray_address, runtime.workers) == ("ray", "10.0.0.1:6379", 3)
+    assert read_recipe(tmp_path / "recipe.toml", None).runtime == RuntimeConfig(workers=3)
