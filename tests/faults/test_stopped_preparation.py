@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_that_looks_finished(comm
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
     assert found.stderr.startswith("bertsmith: error: ")
-    assert "cannot be written: File too large; make room and run the same command again" in found.stderr
+    assert "cannot be written (File too large); make room, then give the same command again" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "runs" / "mine" / "corpus").exists()
     assert not pieces(tmp_path)
@@ -189,6 +189,6 @@ def test_a_piece_that_could_not_be_written_has_no_name(tmp_path: Path) -> None:
         (folder / "rows.bin").write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(ArtifactError, match=r"work cannot be written: No space left .*; make room and run"):
+    with pytest.raises(ArtifactError, match=r"work: cannot be written \(No space left .*; make room, then"):
         make_piece(tmp_path / "work", "key", make)
     assert list((tmp_path / "work").iterdir()) == []
