@@ -1,5 +1,6 @@
 """`bertsmith corpus build`, stopped by force at any moment and begun again: the same bytes, and nothing done twice."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -71,7 +72,12 @@ def pieces(tmp_path: Path) -> dict[str, int]:
     """Whole pieces that wait, and when each was made."""
     work = work_folder(tmp_path / "runs" / "mine" / "corpus")
     found = work.iterdir() if work.is_dir() else ()
-    return {path.name: path.stat().st_mtime_ns for path in found if not path.name.startswith(".")}
+    seen = {}
+    for path in found:
+        if not path.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):  # the stage has just ended
+                seen[path.name] = path.stat().st_mtime_ns
+    return seen
 
 
 def workers_of(process: int) -> list[int]:
