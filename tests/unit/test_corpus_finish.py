@@ -9,7 +9,7 @@ from bertsmith.artifact import Piece
 from bertsmith.config import CorpusConfig
 from bertsmith.corpus.finish import FinishTask, finish_chunk
 from bertsmith.corpus.prepare import PrepareTask, prepare_chunk
-from bertsmith.corpus.sources import plan_chunks
+from bertsmith.corpus.sources import plan_chunks, source_inputs
 from corpus_case import source_of, write
 
 
@@ -20,7 +20,7 @@ def piece(tmp_path: Path) -> Piece:
     source = source_of(text, layout="sentences")
     (chunk,) = plan_chunks(source)
     config = CorpusConfig(sources=(source,), min_characters=1, validation_share=0.0)
-    return prepare_chunk(PrepareTask(chunk, config, tmp_path / "work", key="k"))
+    return prepare_chunk(PrepareTask(chunk, config, tmp_path / "work", source_inputs(source)))
 
 
 @pytest.mark.parametrize("copies", [(1, 1, 1), (0, 1, 2)], ids=["as it is", "chosen"])
