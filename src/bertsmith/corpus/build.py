@@ -14,18 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import xxhash
 
 from bertsmith.artifact import Artifact, Piece, kept_pieces, make_piece, open_artifact, write_artifact
 from bertsmith.config import CorpusConfig
-from bertsmith.corpus.boilerplate import Hashes, common_lines
+from bertsmith.corpus.boilerplate import common_lines
 from bertsmith.corpus.document import Document
 from bertsmith.corpus.finish import KeptCounts, finish_chunk
 from bertsmith.corpus.heavy import HeavyLines, describe
 from bertsmith.corpus.overlap import EVALUATION, overlap_inputs
-from bertsmith.corpus.prepare import PrepareTask, count_chunk_lines, heavy_lines, prepare_chunk
+from bertsmith.corpus.prepare import PrepareTask, count_chunk_lines, heavy_lines, prepare_chunk, save_boilerplate
+from bertsmith.corpus.python_docs import REPEATED_PARAGRAPH
 from bertsmith.corpus.select import select
 from bertsmith.corpus.sources import plan_chunks, source_inputs
 from bertsmith.engine import IN_THIS_PROCESS, Engine
@@ -64,9 +64,9 @@ def build_corpus(
     """
     inputs = corpus_inputs(config)
     with kept_pieces(out) as work:
-        tasks = _without_boilerplate(
-            _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None), engine
-        )
+        tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
+        tasks = _without_boilerplate(tasks, work, engine)
+        _forget_other_pieces(work, tasks)
         with write_artifact(
             out, kind=KIND, config=config.model_dump(mode="json"), inputs=inputs, environment=environment
         ) as draft:
@@ -84,6 +84,7 @@ def build_corpus(
             for counts in engine.map(finish_chunk, list(selection.tasks(pieces, draft.path, rejects))):
                 kept.add(counts)
             cleaned = sum((Counter(piece.counts["cleaned"]) for piece in pieces), Counter[str]())
+            documents = {reason: count for reason, count in dropped.items() if reason != REPEATED_PARAGRAPH}
             heavy = HeavyLines()
             for piece in pieces:
                 heavy.merge(heavy_lines(piece.counts))
@@ -91,7 +92,7 @@ def build_corpus(
                 kept.summary(most_sources=_MOST_SOURCES),
                 dropped=dict(sorted(dropped.items())),
                 cleaned=dict(sorted(cleaned.items())),
-                warnings=describe(heavy, kept=kept.documents, dropped=dropped),
+                warnings=describe(heavy, kept=kept.documents, dropped=documents),
             )
         if rejects is not None:
             _join_rejects(rejects, pieces)
@@ -128,28 +129,25 @@ def _prepare_tasks(
     return tasks
 
 
-def _without_boilerplate(tasks: Sequence[PrepareTask], engine: Engine) -> list[PrepareTask]:
-    """The tasks with the lines they leave out, which are looked for first; what other settings left in `work` goes."""
-    config, keys = (tasks[0].config, set[str]()) if tasks else (CorpusConfig(), set[str]())
-    ready = list(tasks)
-    if config.clean.boilerplate_documents is not None:
-        keys = {task.lines_key for task in tasks}
-        files = [piece.path / "lines.npy" for piece in engine.map(count_chunk_lines, tasks)]
-        found = common_lines(files, min_documents=config.clean.boilerplate_documents)
-        digest = xxhash.xxh3_128_hexdigest(found.tobytes())
-        lines = make_piece(tasks[0].work, f"boilerplate-{digest}", lambda folder: _save_lines(folder, found))
-        keys.add(lines.path.name)
-        ready = [replace(task, boilerplate=lines.path / "boilerplate.npy", boilerplate_digest=digest) for task in tasks]
-    keys |= {task.key for task in ready}
-    for left in tasks[0].work.iterdir() if tasks and tasks[0].work.is_dir() else ():
-        if left.name not in keys:
+def _without_boilerplate(tasks: Sequence[PrepareTask], work: Path, engine: Engine) -> list[PrepareTask]:
+    """The tasks with the lines that they leave out, which are looked for first, in all chunks."""
+    config = tasks[0].config if tasks else CorpusConfig()
+    if config.clean.boilerplate_documents is None:
+        return list(tasks)
+    counted = [piece.path / "lines.npy" for piece in engine.map(count_chunk_lines, tasks)]
+    found = common_lines(counted, min_documents=config.clean.boilerplate_documents)
+    digest = xxhash.xxh3_128_hexdigest(found.tobytes())
+    lines = make_piece(work, f"boilerplate-{digest}", lambda folder: save_boilerplate(folder, found))
+    return [replace(task, boilerplate=lines.path) for task in tasks]
+
+
+def _forget_other_pieces(work: Path, tasks: Sequence[PrepareTask]) -> None:
+    """Remove what other settings left."""
+    wanted = {name for task in tasks for name in (task.key, task.lines_key)}
+    wanted |= {task.boilerplate.name for task in tasks if task.boilerplate is not None}
+    for left in work.iterdir() if work.is_dir() else ():
+        if left.name not in wanted:
             shutil.rmtree(left, ignore_errors=True)
-    return ready
-
-
-def _save_lines(folder: Path, hashes: Hashes) -> dict[str, int]:
-    np.save(folder / "boilerplate.npy", hashes)
-    return {"lines": len(hashes)}
 
 
 def _prepare(

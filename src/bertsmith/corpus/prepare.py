@@ -60,8 +60,7 @@ class PrepareTask:
     inputs: Mapping[str, str]
     """Digests of what the chunk's source and the evaluation files hold."""
     boilerplate: Path | None = None
-    """Hashes of the lines to leave out (.npy)."""
-    boilerplate_digest: str = ""
+    """Piece with the hashes of the lines to leave out."""
     keep_rejects: bool = False
     workers: int = 1
     """Processes for the one source that is read by several: the documentation of packages."""
@@ -69,22 +68,29 @@ class PrepareTask:
     @property
     def key(self) -> str:
         """A digest of all that the chunk's piece depends on."""
-        shared = {name: digest for name, digest in self.inputs.items() if name.startswith(EVALUATION)}
-        files = {part.file.name: self.inputs[part.file.name] for part in self.chunk.parts} or self.inputs
-        described = {
-            "source": self.chunk.source.model_dump(mode="json", exclude={"paths", "weight"}),
-            "inputs": {**shared, **files},
-            "ranges": [[part.start, part.end] for part in self.chunk.parts],
-            "config": self.config.model_dump(mode="json", exclude={"sources", "max_documents"}),
-            "boilerplate": self.boilerplate_digest,
-            "keep_rejects": self.keep_rejects,
-        }
-        return xxhash.xxh3_128_hexdigest(canonical(described).encode())
+        return self._digest(None if self.boilerplate is None else self.boilerplate.name)
 
     @property
     def lines_key(self) -> str:
         """The same for the pass before it."""
-        return f"lines-{self.key}"
+        return f"lines-{self._digest(None)}"
+
+    @property
+    def evaluation_inputs(self) -> dict[str, str]:
+        """Digests of the evaluation files."""
+        return {name: digest for name, digest in self.inputs.items() if name.startswith(EVALUATION)}
+
+    def _digest(self, boilerplate: str | None) -> str:
+        files = {part.file.name: self.inputs[part.file.name] for part in self.chunk.parts} or self.inputs
+        described = {
+            "source": self.chunk.source.model_dump(mode="json", exclude={"paths", "weight"}),
+            "inputs": {**self.evaluation_inputs, **files},
+            "ranges": [[part.start, part.end] for part in self.chunk.parts],
+            "config": self.config.model_dump(mode="json", exclude={"sources", "max_documents"}),
+            "boilerplate": boilerplate,
+            "keep_rejects": self.keep_rejects,
+        }
+        return xxhash.xxh3_128_hexdigest(canonical(described).encode())
 
 
 def prepare_chunk(task: PrepareTask) -> Piece:
@@ -115,7 +121,7 @@ def split_of(draw: int, *, validation_share: float, test_share: float) -> Split:
 def _prepare(task: PrepareTask, folder: Path) -> dict[str, Any]:
     config = task.config
     rejected: Counter[str] = Counter()
-    cleaner = Cleaner(config, boilerplate=_boilerplate(task), overlap=_overlap(config.evaluation, task.key))
+    cleaner = Cleaner(config, boilerplate=_boilerplate(task), overlap=_overlap_of(task))
     rows, keys, heavy = _RowWriter(folder), _KeyWriter(folder, config), HeavyLines()
     with (folder / "rejects.jsonl").open("w", encoding="utf-8") as rejects:
         for raw in read_chunk(task.chunk, rejected, workers=task.workers):
@@ -147,14 +153,25 @@ def heavy_lines(counts: Mapping[str, Any]) -> HeavyLines:
     return HeavyLines(**kept)
 
 
+def save_boilerplate(folder: Path, lines: Hashes) -> dict[str, int]:
+    """Fill a piece with what all chunks leave out."""
+    np.save(folder / "boilerplate.npy", lines)
+    return {"lines": len(lines)}
+
+
 def _boilerplate(task: PrepareTask) -> Hashes | None:
-    return None if task.boilerplate is None else np.load(task.boilerplate, mmap_mode="r")
+    return None if task.boilerplate is None else np.load(task.boilerplate / "boilerplate.npy")
+
+
+def _overlap_of(task: PrepareTask) -> Overlap | None:
+    files = task.config.evaluation
+    return _read_overlap(files, canonical(task.evaluation_inputs)) if files else None
 
 
 @lru_cache(maxsize=1)
-def _overlap(files: tuple[EvaluationFiles, ...], _digest: str) -> Overlap | None:
-    """Read once by each process, as long as what is read stays the same."""
-    return Overlap.from_files(files) if files else None
+def _read_overlap(files: tuple[EvaluationFiles, ...], _digests: str) -> Overlap:
+    """Once in each process, as long as what is read stays the same."""
+    return Overlap.from_files(files)
 
 
 def write_reject(file: TextIO, document: RawDocument | Document, reason: str) -> None:

@@ -21,6 +21,8 @@ _STANDARD_LIBRARY = "python"
 _LEFT_OUT = {"test", "tests", "testing", "_test", "idle_test", "site-packages", "dist-packages", "__pycache__",
              "_vendor", "vendor", "externals", "conftest.py", "lib2to3", "lib-dynload", "ensurepip"}  # fmt: skip
 _FILES_AT_ONCE = 32
+REPEATED_PARAGRAPH = "repeated paragraph of python-docs"
+"""Reason that counts paragraphs, not documents."""
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -52,7 +54,7 @@ def read_python_docs(packages: Sequence[str], dropped: Counter[str], *, workers:
             dropped["module does not parse"] += 1
             continue
         fresh = [paragraph for paragraph in paragraphs if not seen.add(paragraph)]
-        dropped["repeated paragraph of python-docs"] += len(paragraphs) - len(fresh)
+        dropped[REPEATED_PARAGRAPH] += len(paragraphs) - len(fresh)
         if fresh:
             yield RawDocument(name, "\n\n".join(fresh), package, unit=name)
 
