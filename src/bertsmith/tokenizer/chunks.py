@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rjieba
 import tokenizers
 
 from bertsmith.errors import UsageError
@@ -131,6 +130,8 @@ class ChunkEncoder:
         characters = np.frombuffer("".join(runs).encode("utf-16-le"), dtype="<u2")
         ids: npt.NDArray[np.int32] = self._han_ids[characters - ord(_FIRST_HAN)]
         if han_words:
+            import rjieba  # reads its dictionary, which English does not need
+
             lengths = np.fromiter(map(len, chain.from_iterable(map(rjieba.cut, runs))), dtype=np.int64)
             starts = ids[np.cumsum(lengths) - lengths]
             ids |= _INSIDE_WORD
