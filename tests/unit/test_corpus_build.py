@@ -268,3 +268,5 @@ def test_looking_at_a_corpus(tmp_path: Path) -> None:
     assert [document.id for document in find_documents(tmp_path, grep="[Ww]hale")] == ["text.txt#1"]
     with pytest.raises(UsageError, match="is no regular expression"):
         list(find_documents(path, grep="("))
+    with pytest.raises(UsageError, match="no split 'dev'; use train, validation, test"):
+        list(find_documents(path, split="dev"))

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bertsmith.artifact import open_artifact
 from bertsmith.corpus.build import KIND, read_documents
-from bertsmith.corpus.document import Document
+from bertsmith.corpus.document import Document, Split
 from bertsmith.errors import UsageError
 
 _DUPLICATE = "duplicate"
@@ -59,8 +59,10 @@ def corpus_stats(path: Path) -> CorpusStats:
 def find_documents(path: Path, *, grep: str | None = None, split: str | None = None) -> Iterator[Document]:
     """Documents of a corpus in order, all or those in whose text the regular expression `grep` is found.
 
-    Raises `UsageError` for a pattern that is none.
+    Raises `UsageError` for a pattern or a split that is none.
     """
+    if split is not None and split not in get_args(Split):
+        raise UsageError(f"there is no split {split!r}; use {', '.join(get_args(Split))}")
     try:
         pattern = re.compile(grep or "")
     except re.error as error:
