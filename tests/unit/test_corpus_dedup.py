@@ -109,7 +109,7 @@ def test_planted_near_duplicates_are_found_and_others_are_not(tmp_path: Path, mo
     assert (flags[~is_far] == 2).sum() >= 0.99 * 150
     expected = by_comparing_all(texts, 0.7, hasher)
     assert (flags == expected).mean() > 0.998
-    monkeypatch.setattr(spill, "RECORDS_IN_MEMORY", 150)
+    monkeypatch.setattr(spill, "_RECORDS_OF_A_PART", 150)
     monkeypatch.setattr(dedup, "_PAIRS_AT_ONCE", 7)
     monkeypatch.setattr(dedup, "_ROWS_AT_ONCE", 64)
     in_parts = find_duplicates(files["exact"], files["signatures"], threshold=0.7, work=tmp_path / "w")

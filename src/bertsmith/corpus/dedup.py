@@ -131,7 +131,7 @@ def _near_pairs(chunks: Sequence[Signatures], flags: Flags, threshold: float, fo
     num_permutations = max((rows.shape[1] for rows in chunks), default=1)
     num_bands, width = bands_and_rows(num_permutations, threshold)
     starts = np.cumsum([0, *map(len, chunks)])
-    num_parts = parts_for(len(flags))
+    num_parts = parts_for(len(flags), times=num_bands)
     with Spill(folder, num_parts=num_bands * num_parts, width=2) as spill:
         for numbers, rows in _blocks(chunks, flags):
             for band in range(num_bands):

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 Records = npt.NDArray[np.uint64]
 
-RECORDS_IN_MEMORY = 4_000_000
+_RECORDS_OF_A_PART, _MOST_RECORDS_OF_A_PART = 500_000, 4_000_000
+_MOST_FILES = 256
+"""Parts are small as long as there are not more files than this, all open at once; then they grow to the most."""
 
 
 class Spill:
@@ -50,6 +52,7 @@ def parts_of(keys: Records, num_parts: int) -> npt.NDArray[np.int64]:
     return ((keys >> np.uint64(32)) * np.uint64(num_parts) >> np.uint64(32)).astype(np.int64)
 
 
-def parts_for(num_records: int) -> int:
-    """Into how many parts so many records have to be parted, for each to fit into memory."""
-    return num_records // RECORDS_IN_MEMORY + 1
+def parts_for(num_records: int, *, times: int = 1) -> int:
+    """Into how many parts so many records have to be parted, `times` over, for a part to fit into memory."""
+    small = min(num_records // _RECORDS_OF_A_PART + 1, max(1, _MOST_FILES // times))
+    return max(small, num_records // _MOST_RECORDS_OF_A_PART + 1)
