@@ -87,7 +87,7 @@ def build_corpus(
             documents = {reason: count for reason, count in dropped.items() if reason != REPEATED_PARAGRAPH}
             heavy = HeavyLines()
             for piece in pieces:
-                heavy.merge(heavy_lines(piece.counts))
+                heavy.merge(heavy_lines(piece.path))
             draft.counts.update(
                 kept.summary(most_sources=_MOST_SOURCES),
                 dropped=dict(sorted(dropped.items())),

@@ -6,6 +6,7 @@ A piece (see `artifact.make_piece`) holds
     facts.npy              a record a document: what is counted, and the hash that draws its split
     exact.npy              (documents, 2) uint64: key of the text, for exact duplicates
     near.npy               (documents, permutations) uint32: MinHash signature, where near duplicates are wanted
+    heavy.json             the lines that hold most of the chunk's characters
     rejects.jsonl          rejected documents with their reason, where they are to be kept
 
 Where boilerplate is looked for, there is a pass before it, whose pieces hold lines.npy, the lines of a chunk.
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from bertsmith.artifact import Piece, canonical, make_piece
+from bertsmith.artifact import Piece, canonical, make_piece, write_json
 from bertsmith.config import CorpusConfig, EvaluationFiles
 from bertsmith.corpus.boilerplate import Hashes, count_lines
 from bertsmith.corpus.clean import Cleaner, Rejected
@@ -139,18 +140,19 @@ def _prepare(task: PrepareTask, folder: Path) -> dict[str, Any]:
             if heavy.total < _LINES_COUNTED_CHARACTERS or len(keys.draws) % _LINES_COUNTED_OF == 0:
                 heavy.add(found.text)
     rows.finish()
+    found_lines = {**asdict(heavy), "weights": list(heavy.weights.items()), "lines": list(heavy.lines.items())}
+    write_json(folder / "heavy.json", found_lines)
     return {
         "documents": keys.finish(),
         "parts": rows.part_rows,
         "dropped": dict(rejected),
         "cleaned": dict(cleaner.counts),
-        "heavy": {**asdict(heavy), "weights": list(heavy.weights.items()), "lines": list(heavy.lines.items())},
     }
 
 
-def heavy_lines(counts: Mapping[str, Any]) -> HeavyLines:
-    """The heavy lines of a piece, from its counts."""
-    kept = dict(counts["heavy"])
+def heavy_lines(piece: Path) -> HeavyLines:
+    """The heavy lines of a piece: in a file of its own, since the counts of all pieces are held in memory."""
+    kept = json.loads((piece / "heavy.json").read_bytes())
     kept["weights"] = dict(kept["weights"])
     kept["lines"] = {hashed: tuple(line) for hashed, line in kept["lines"]}
     return HeavyLines(**kept)
