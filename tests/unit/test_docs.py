@@ -1,6 +1,6 @@
 """The documentation is true: links, commands, recipes and Python in it, and docs/recipes.md.
 
-The tables of docs/recipes.md are made from config.py. After a change of a key, make them anew:
+The tables of docs/recipes.md are made from the package config. After a change of a key, make them anew:
 
     .venv/bin/python tests/unit/test_docs.py
 """
@@ -82,7 +82,7 @@ MEANINGS = {
     "RuntimeConfig.dtype": "Of matrix products; weights stay float32. `auto`: bfloat16 where the hardware has it.",
     "RuntimeConfig.threads": "Default: PyTorch's own choice.",
 }
-"""Meanings of keys whose field in config.py has no docstring, most of them the field's usual names."""
+"""Meanings of keys whose field in config has no docstring, most of them the field's usual names."""
 
 
 # ---- docs/recipes.md ----
@@ -184,7 +184,7 @@ def as_toml(value: object) -> str:
 
 
 def meaning(section: type[BaseModel], name: str, field: FieldInfo) -> str:
-    """The field's docstring in config.py, or else what is written above."""
+    """The field's docstring in config, or else what is written above."""
     if field.description:
         return " ".join(field.description.split())
     owner = next(one for one in reversed(section.__mro__) if name in getattr(one, "__annotations__", {}))
@@ -208,7 +208,7 @@ def test_every_key_is_explained_once() -> None:
     owners = {owner.__name__: owner for section in sections for owner in section.__mro__}
     for key in MEANINGS:
         owner, name = key.split(".")
-        assert not owners[owner].model_fields[name].description, f"config.py says what {key} means: remove it here"
+        assert not owners[owner].model_fields[name].description, f"config says what {key} means: remove it here"
 
 
 # ---- what is in the pages ----

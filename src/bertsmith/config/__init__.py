@@ -1,0 +1,48 @@
+"""Recipes: what each section may say (section, text, training), and how a file becomes a recipe (recipe)."""
+
+from bertsmith.config.recipe import STAGES, Recipe, RuntimeConfig, load_recipe, parse_recipe, recipe_toml
+from bertsmith.config.section import Column
+from bertsmith.config.text import (
+    CleanConfig,
+    CorpusConfig,
+    DedupConfig,
+    Download,
+    EvaluationFiles,
+    ExamplesConfig,
+    Script,
+    Source,
+    TokenizerConfig,
+)
+from bertsmith.config.training import (
+    CodeWords,
+    FinetuneConfig,
+    LoopConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PretrainConfig,
+)
+
+__all__ = [
+    "STAGES",
+    "CleanConfig",
+    "CodeWords",
+    "Column",
+    "CorpusConfig",
+    "DedupConfig",
+    "Download",
+    "EvaluationFiles",
+    "ExamplesConfig",
+    "FinetuneConfig",
+    "LoopConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "Recipe",
+    "RuntimeConfig",
+    "Script",
+    "Source",
+    "TokenizerConfig",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_toml",
+]

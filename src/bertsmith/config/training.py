@@ -1,0 +1,131 @@
+"""Sections on training: the network, the loop, pre-training, fine-tuning."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bertsmith.config.section import Column, Positive, Section, Share
+
+
+class ModelConfig(Section):
+    """The network to pre-train from random weights."""
+
+    preset: Literal["tiny", "mini", "small", "medium", "base", "large"] = "mini"
+    overrides: dict[str, Any] = {}
+    """BertConfig fields that differ from the preset, such as `hidden_dropout_prob = 0.0`."""
+    position_init: Literal["random", "sinusoids"] = "random"
+    """Where position embeddings start from: random as in the BERT paper, or sine waves, from which short runs learn
+    sooner what stands beside a word. Learned on from there either way."""
+
+
+class OptimizerConfig(Section):
+    """AdamW with no decay on biases and LayerNorm, and a learning rate that warms up, then falls."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the whole gradient."""
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_share: Share = 0.1
+    """Share of all steps over which the learning rate rises from 0."""
+
+
+class LoopConfig(OptimizerConfig):
+    """What pre-training and fine-tuning have in common."""
+
+    batch_size: Positive = 32
+    """Examples in one update, over all micro-batches and processes."""
+    micro_batch_size: Positive | None = None
+    """Examples in one forward pass; the update is the same, memory is less. Default: the whole batch."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile the step: auto takes it where a C++ compiler is found and the run is long enough to pay for it."""
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Time between checkpoints."""
+    keep_checkpoints: Positive = 2
+    log_every_steps: Positive = 10
+    seed: int | None = None
+    """Default: the recipe's seed."""
+
+
+class PretrainConfig(LoopConfig):
+    """Masked language model and next-sentence prediction."""
+
+    objectives: tuple[Literal["mlm", "nsp", "sop"], ...] = ("mlm", "nsp")
+    """Masked words, and of sentence pairs next sentence (BERT) or sentence order (ALBERT). Without pairs an example is
+    one run of sentences."""
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_by: Literal["token", "word", "span"] = "token"
+    """What is hidden together: single tokens, whole words (Chinese ones too), or runs of words (SpanBERT)."""
+    window_tokens: Positive = 64_000_000
+    """Examples are shuffled, and partners drawn, among so many tokens at a time: what is open at once."""
+    max_steps: Positive | None = None
+    budget_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall-clock budget, turned into a step count after 50 measured steps. One of this and max_steps is needed."""
+    evaluate_every_steps: Positive | None = None
+    """Default: ten evaluations in the run."""
+    evaluation_examples: Positive = 512
+    """Held-out examples in one evaluation: the same ones, with the same masks, each time."""
+    init: str | None = None
+    """Go on from this model directory or hub name instead of random weights."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "PretrainConfig":
+        if self.max_steps is None and self.budget_minutes is None:
+            raise ValueError("needs max_steps or budget_minutes")
+        if not self.objectives:
+            raise ValueError("objectives is empty; use 'mlm', 'nsp', 'sop', or 'mlm' with one of the others")
+        if {"nsp", "sop"} <= set(self.objectives):
+            raise ValueError("objectives has both 'nsp' and 'sop', two questions about one pair; leave one out")
+        return self
+
+
+class CodeWords(Section):
+    """Labelled sentences made from python-docs: which words stand between double backticks?"""
+
+    train: Positive = 1000
+    validation: Positive = 500
+    test: Positive = 1000
+
+
+class FinetuneConfig(LoopConfig):
+    """A labelled table to a model with scores."""
+
+    task: Literal["classify", "tag"] = "classify"
+    model: str | None = None
+    """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
+    code_words: CodeWords | None = None
+    """Make the labelled data from the recipe's own corpus instead of reading files."""
+    train: str = ""
+    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder."""
+    validation: str | None = None
+    validation_share: Share = 0.1
+    """Without a validation file: the share of training rows split off for it, stratified by label."""
+    test: dict[str, str] = {}
+    """Name -> file of labelled rows on which the best checkpoint is scored at the end."""
+    header: bool = True
+    """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
+    text_column: Column = "text"
+    label_column: Column = "label"
+    labels: tuple[str, ...] = ()
+    """Label names in order; default: those seen in the training rows, sorted."""
+    label_names: str | None = None
+    """A file with a name a line: label `i` of the table is line i (from 0) of it."""
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    max_train_rows: Positive | None = None
+    epochs: Positive = 3
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
+    metric: str | None = None
+    """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
+    evaluate_every: Literal["epoch"] | Positive = "epoch"
+    """`"epoch"` or a number of steps."""
+    baselines: tuple[Literal["majority", "dictionary", "linear", "random-weights"], ...] = ()
+    """Simple models scored on the same rows: most frequent label; dictionary of training words (tag); a linear model
+    (classify: TF-IDF; tag: word, neighbours and shape); the same BERT from random weights."""
+    literature: dict[str, str] = {}
+    """Scores from elsewhere, quoted in the report: name -> text."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
