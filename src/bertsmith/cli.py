@@ -35,6 +35,7 @@ from bertsmith.commands.options import (
     console_for,
     print_json,
     read_recipe,
+    run_recipe,
     same_command,
 )
 from bertsmith.config import STAGES, load_recipe
@@ -73,15 +74,16 @@ def run(
 
     Example: bertsmith run recipes/quickstart.toml
     """
-    result = bertsmith.run(
-        read_recipe(recipe, overrides, allow_pickle, engine=engine, ray_address=ray_address),
+    run_recipe(
+        recipe,
+        overrides,
         runs=runs,
         until=until,
-        console=console_for(as_json),
-        command=same_command(),
+        as_json=as_json,
+        engine=engine,
+        ray_address=ray_address,
+        allow_pickle=allow_pickle,
     )
-    if as_json:
-        print_json(result.to_dict())
 
 
 @app.command()

@@ -73,13 +73,13 @@ class Engine:
                         waiting.popleft()
                     result = running[0][1].result()
                 except BrokenProcessPool as error:
+                    self._leave_broken_pool()
                     deaths += 1
                     if deaths > _MOST_DEATHS:
                         raise BertsmithError(
                             f"a worker process died {deaths} times, most likely out of memory; use fewer: "
                             "runtime.workers = 1"
                         ) from error
-                    self._end_pool()
                     waiting.extendleft(task for task, _ in reversed(running))
                     running.clear()
                 else:
@@ -98,6 +98,12 @@ class Engine:
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker)
         with _main_left_out():
             return self._pool.submit(function, task)
+
+    def _leave_broken_pool(self) -> None:
+        """Its own thread ends the workers that are left; to end them here too would race with it."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True)
 
     def _end_pool(self) -> None:
         """Stop the workers at once: what they were at is begun again, or not wanted."""

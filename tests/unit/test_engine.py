@@ -1,7 +1,6 @@
 """Tasks on processes: results in order, errors as they are, dead workers replaced."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,28 +10,12 @@ import pytest
 
 from bertsmith.engine import Engine
 from bertsmith.errors import BertsmithError, DataError
+from engine_case import die, die_once, refuse_three
 
 
 def slower_first(number: int) -> tuple[int, int]:
     time.sleep(0.2 if number == 0 else 0)
     return number, os.getpid()
-
-
-def refuse_three(number: int) -> int:
-    if number == 3:
-        raise DataError("is three", path="numbers.txt", line=number)
-    return number
-
-
-def die_once(marker: Path) -> str:
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return marker.name
-
-
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_results_in_order_from_other_processes() -> None:

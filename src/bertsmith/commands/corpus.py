@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import bertsmith
 from bertsmith.commands.options import (
     AsJson,
     EngineName,
@@ -19,10 +18,8 @@ from bertsmith.commands.options import (
     RayAddress,
     RecipePath,
     RunsFolder,
-    console_for,
     print_json,
-    read_recipe,
-    same_command,
+    run_recipe,
 )
 from bertsmith.corpus.document import Document
 from bertsmith.corpus.look import CorpusStats, corpus_stats, find_documents
@@ -50,16 +47,16 @@ def build(
 
     Example: bertsmith corpus build recipes/english.toml --keep-rejects
     """
-    result = bertsmith.run(
-        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
+    run_recipe(
+        recipe,
+        overrides,
         runs=runs,
         until="corpus",
+        as_json=as_json,
+        engine=engine,
+        ray_address=ray_address,
         keep_rejects=keep_rejects,
-        console=console_for(as_json),
-        command=same_command(),
     )
-    if as_json:
-        print_json(result.to_dict())
 
 
 @app.command()

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-import bertsmith
 from bertsmith.commands.options import (
     AsJson,
     EngineName,
@@ -19,10 +18,8 @@ from bertsmith.commands.options import (
     RayAddress,
     RecipePath,
     RunsFolder,
-    console_for,
     print_json,
-    read_recipe,
-    same_command,
+    run_recipe,
 )
 
 if TYPE_CHECKING:
@@ -56,15 +53,15 @@ def build(
 
     Example: bertsmith examples build recipes/english.toml
     """
-    result = bertsmith.run(
-        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
+    run_recipe(
+        recipe,
+        overrides,
         runs=runs,
         until="examples",
-        console=console_for(as_json),
-        command=same_command(),
+        as_json=as_json,
+        engine=engine,
+        ray_address=ray_address,
     )
-    if as_json:
-        print_json(result.to_dict())
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+import bertsmith
 from bertsmith.config import Recipe, load_recipe
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
@@ -47,6 +48,31 @@ def read_recipe(
         "runtime.ray_address": ray_address,
     }
     return load_recipe(path, [*(overrides or ()), *(f"{key}={value}" for key, value in said.items() if value)])
+
+
+def run_recipe(
+    path: Path,
+    overrides: list[str] | None,
+    *,
+    runs: Path,
+    until: str | None,
+    as_json: bool,
+    engine: str | None,
+    ray_address: str | None,
+    allow_pickle: bool = False,
+    keep_rejects: bool = False,
+) -> None:
+    """Run a recipe, to its end or `until` a stage, and print what came of it where a program asked."""
+    result = bertsmith.run(
+        read_recipe(path, overrides, allow_pickle, engine=engine, ray_address=ray_address),
+        runs=runs,
+        until=until,
+        keep_rejects=keep_rejects,
+        console=console_for(as_json),
+        command=same_command(),
+    )
+    if as_json:
+        print_json(result.to_dict())
 
 
 def console_for(as_json: bool) -> Console:

@@ -22,13 +22,12 @@ from bertsmith.commands.options import (
     RunsFolder,
     console_for,
     print_json,
-    read_recipe,
-    same_command,
+    run_recipe,
 )
 from bertsmith.config import Source
 from bertsmith.corpus.build import KIND, corpus_parts
 from bertsmith.corpus.look import corpus_dir
-from bertsmith.corpus.sources import plan_chunks, read_chunk
+from bertsmith.corpus.sources import KIND_BY_SUFFIX, plan_chunks, read_chunk
 from bertsmith.engine import Engine
 from bertsmith.errors import DataError, UsageError
 from bertsmith.tokenizer.count import WordCounts, count_corpus, count_words, splitter_of
@@ -44,7 +43,6 @@ TextFiles = Annotated[
 ]
 CorpusOption = Annotated[Path | None, typer.Option("--corpus", help="A corpus, or the run that has one.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that count words; 0: one a processor.")]
-_KINDS = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _MOST_SHOWN = 30
 
 
@@ -61,15 +59,15 @@ def train(
 
     Example: bertsmith tokenizer train recipes/english.toml
     """
-    result = bertsmith.run(
-        read_recipe(recipe, overrides, engine=engine, ray_address=ray_address),
+    run_recipe(
+        recipe,
+        overrides,
         runs=runs,
         until="tokenizer",
-        console=console_for(as_json),
-        command=same_command(),
+        as_json=as_json,
+        engine=engine,
+        ray_address=ray_address,
     )
-    if as_json:
-        print_json(result.to_dict())
 
 
 @app.command()
@@ -170,7 +168,7 @@ def _count(
 
 def _texts(files: list[str]) -> Iterator[str]:
     for file in files:
-        kind = next((_KINDS[suffix] for suffix in Path(file).suffixes if suffix in _KINDS), "text")
+        kind = next((KIND_BY_SUFFIX[suffix] for suffix in Path(file).suffixes if suffix in KIND_BY_SUFFIX), "text")
         for chunk in plan_chunks(Source.model_validate({"kind": kind, "paths": (file,)})):
             for document in read_chunk(chunk, WordCounts().words):
                 yield document.text

@@ -40,7 +40,7 @@ _READERS: dict[str, Callable[[Source, FilePart, Counter[str]], Iterator[RawDocum
     "csv": tables.read_csv,
     "parquet": tables.read_parquet,
 }
-_KINDS = {
+KIND_BY_SUFFIX = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".json": "json",
@@ -114,7 +114,7 @@ def read_chunk(chunk: Chunk, counts: Counter[str], *, workers: int = 1) -> Itera
 
 def _kind_of(source: Source, file: SourceFile) -> str:
     """How a file is read: as its source says; of a hub's dataset, by its name."""
-    return source.kind if source.kind != "hub" else _KINDS[file.suffix]
+    return source.kind if source.kind != "hub" else KIND_BY_SUFFIX[file.suffix]
 
 
 def _parts(source: Source, file: SourceFile, chunk_bytes: int) -> list[FilePart]:
