@@ -70,7 +70,7 @@ def our_step(
     model: BertForPreTraining, batches: list[PretrainBatch], runtime: Runtime, *, steps: int, compile_it: bool
 ) -> Callable[[], float]:
     """The loop's update, piece by piece: loss, clip, AdamW."""
-    forward, _ = compiled(model.masked_hidden, "on" if compile_it else "off", long_enough=True, say=print)
+    forward, _ = compiled(model.masked_states, "on" if compile_it else "off", long_enough=True, say=print)
     loss_sums = loss_sums_of(model, forward, skips_mask=not compile_it)
     optimizer = make_optimizer(model, PretrainConfig(max_steps=1))
     parameters, source = list(model.parameters()), itertools.cycle(batches)
@@ -143,7 +143,7 @@ def check_losses_agree(ours: list[PretrainBatch], padded: list[PretrainBatch], f
     model = our_model(dropout=0.0).eval()
     model.save_pretrained(folder)
     peer = transformers.BertForPreTraining.from_pretrained(folder).eval()
-    loss_sums = loss_sums_of(model, model.masked_hidden, skips_mask=True)
+    loss_sums = loss_sums_of(model, model.masked_states, skips_mask=True)
     for mine, theirs in zip(ours[:2], padded[:2], strict=True):
         with torch.no_grad():
             sums = loss_sums(mine)

@@ -2,7 +2,7 @@
 
 runs/NAME/
     recipe.toml                         the recipe with every default written out
-    corpus/ tokenizer/ examples/        artifacts
+    corpus/ tokenizer/ examples/        artifacts; examples-512/ for a phase of another length
     pretrain/                           a run: metrics.jsonl, checkpoints/, model/
     labels/                             artifact: labelled sentences made from the corpus
     finetune/                           a run: metrics.jsonl, checkpoints/, model/, last/, predictions, scores
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
-from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
+from bertsmith.config import ExamplesConfig, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.corpus import build as corpora
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
@@ -163,11 +163,20 @@ class Chain:
         )
 
     def _examples(self) -> None:
-        config, corpus, vocabulary = self.recipe.examples, self.folder / "corpus", self.folder / "tokenizer"
+        """Of each length that a phase of pre-training asks for; without one, of that of [examples]."""
+        config, pretraining = self.recipe.examples, self.recipe.pretrain
         assert config is not None
+        phases = () if pretraining is None else pretraining.each_phase()
+        for length in dict.fromkeys(phase.max_length for phase in phases) or [None]:
+            update = {} if length is None else {"max_length": length}
+            self._examples_of_length(length, config.model_copy(update=update))
+
+    def _examples_of_length(self, length: int | None, config: ExamplesConfig) -> None:
+        corpus, vocabulary = self.folder / "corpus", self.folder / "tokenizer"
         seed = self.recipe.seed
         self._artifact(
             shards.KIND,
+            name=shards.beside(self.folder / shards.KIND, length).name,
             config={**config.model_dump(mode="json"), "seed": seed},
             inputs=shards.examples_inputs(corpus, vocabulary),
             build=lambda out, report: shards.build_examples(
@@ -258,12 +267,15 @@ class Chain:
         inputs: Mapping[str, str],
         build: Callable[[Path, Report], Artifact],
         says: Callable[[Mapping[str, Any]], str],
+        name: str | None = None,
         also: Path | None = None,
     ) -> None:
-        """Build one artifact, and the file `also` beside it, or say that it is there already."""
-        path = self.folder / kind
+        """Build one artifact, and the file `also` beside it, or say that it is there already; `name` where its folder
+        is not called as its kind.
+        """
+        path = self.folder / (name or kind)
         started = time.monotonic()
-        self._title(kind)
+        self._title(path.name)
         if is_current(path, kind=kind, config=config, inputs=inputs) and (also is None or also.is_file()):
             self.console.print(f"done before: {says(open_artifact(path, kind, verify=False).counts)}", highlight=False)
             return

@@ -86,7 +86,7 @@ def test_predictions_at_masked_positions_are_those_of_all() -> None:
     assert few.logits.shape == (7, 97)
     assert close(few.logits, full.logits.flatten(0, 1)[positions])
     assert few.loss.item() == pytest.approx(full.loss.item(), rel=1e-6)
-    hidden, next_sentence = model.masked_hidden(ids, positions, mask)
+    hidden, next_sentence, _ = model.masked_states(ids, positions, mask)
     assert next_sentence is None
     assert close(hidden @ model.decoder_weight.T + model.decoder_bias, few.logits)
 

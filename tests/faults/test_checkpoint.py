@@ -263,7 +263,7 @@ def _signal_in(where: str, number: int) -> dict[str, Any]:
     """Arguments of `run` that raise a signal in the middle of step 6 (from 0), or of the evaluation after it."""
     seen = 0
 
-    def next_batches(step: int) -> list[Any]:
+    def next_batches(step: int, _progress: float) -> list[Any]:
         if where == "batches" and step == 6:
             signal.raise_signal(number)
         return make_batch(step, 8).split([4, 4])
@@ -334,7 +334,7 @@ def test_a_signal_ends_an_evaluation_at_once_and_it_is_made_up_for(
 
 
 def test_a_signal_before_the_first_update_leaves_nothing_and_starts_over(tmp_path: Path) -> None:
-    def next_batches(step: int) -> list[Any]:
+    def next_batches(step: int, _progress: float) -> list[Any]:
         signal.raise_signal(signal.SIGINT)
         return make_batch(step, 8).split([4, 4])
 
@@ -369,7 +369,7 @@ from bertsmith.errors import Stopped
 from training_case import make_batch, run, with_every_checkpoint
 directory = Path(sys.argv[1])
 
-def next_batches(step):
+def next_batches(step, _progress):
     if step == 3:
         (directory / "ready").touch()
         while not (directory / "go on").exists():

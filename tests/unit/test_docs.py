@@ -66,7 +66,6 @@ MEANINGS = {
     "OptimizerConfig.schedule": "After warm-up: down to 0 in a straight line, or constant.",
     "LoopConfig.keep_checkpoints": "The newest ones.",
     "LoopConfig.log_every_steps": "Between lines of metrics.jsonl.",
-    "PretrainConfig.mask_share": "Share of tokens to guess: 80 % become [MASK], 10 % a random token, 10 % stay.",
     "PretrainConfig.max_steps": "Updates. With a budget as well, whichever ends first.",
     "CodeWords.train": "Sentences to train on.",
     "CodeWords.validation": "Sentences to choose the best checkpoint by.",

@@ -124,6 +124,11 @@ def test_the_start_event_tells_the_plan(tmp_path: Path) -> None:
     assert start["format"] == 1
     assert start["run"] == "tiny"
     assert start["plan"] == {
+        "phase": 0,
+        "phases": 1,
+        "phase_name": "",
+        "step": "",
+        "first_step": 0,
         "examples": 64,
         "epochs": 1.5,
         "micro_batch_size": 4,
@@ -176,7 +181,7 @@ def test_weights_scale_the_objectives(tmp_path: Path) -> None:
 def test_a_run_that_is_over_is_not_trained_again(tmp_path: Path) -> None:
     _, first, _ = run(tmp_path)
 
-    def next_batches(step: int) -> list[Any]:
+    def next_batches(step: int, _progress: float) -> list[Any]:
         raise AssertionError("trained again")
 
     result, second, _ = run(tmp_path, model=TinyModel(), next_batches=next_batches)
@@ -198,7 +203,7 @@ def test_a_plan_without_an_end_and_several_processes_are_refused(tmp_path: Path)
 
 
 def test_a_batch_without_labels_for_an_objective_counts_nothing(tmp_path: Path) -> None:
-    def next_batches(step: int) -> list[Any]:
+    def next_batches(step: int, _progress: float) -> list[Any]:
         batch = make_batch(step, 8)
         return [replace(batch, pair_labels=torch.full_like(batch.pair_labels, -100))]
 

@@ -18,7 +18,8 @@ from bertsmith.examples.batches import PretrainData
 from bertsmith.model import BertForMaskedLM, BertForPreTraining, preset, read_card
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.heldout import HeldOut
-from bertsmith.training.pretrain import PretrainResult, loss_sums_of, pretrain
+from bertsmith.training.objectives import loss_sums_of
+from bertsmith.training.pretrain import PretrainResult, pretrain
 from pretrain_case import Made, make_examples
 from training_case import CPU, events
 
@@ -169,7 +170,7 @@ def test_the_step_function_is_the_model_s_own_loss(made: Made) -> None:
     """Fused loss and gradients against `forward` with labels, in float64, dropout off."""
     model = _model(made).double().eval()
     (batch,) = _data(made).batch(3, 8, 8)
-    sums = loss_sums_of(model, model.masked_hidden, skips_mask=True)(batch)
+    sums = loss_sums_of(model, model.masked_states, skips_mask=True)(batch)
     ours = sums["mlm"] / batch.counts["mlm"] + sums["nsp"] / batch.counts["nsp"]
     theirs = model(
         batch.input_ids,

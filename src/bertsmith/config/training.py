@@ -1,8 +1,9 @@
 """Sections on training: the network, the loop, pre-training, fine-tuning."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bertsmith.config.section import Column, Positive, Section, Share
 
@@ -49,13 +50,31 @@ class LoopConfig(OptimizerConfig):
     """Default: the recipe's seed."""
 
 
-class PretrainConfig(LoopConfig):
-    """Masked language model and next-sentence prediction."""
+Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness"]
+MaskShare = Annotated[float, Field(gt=0, lt=1)]
+_ENDS = {"max_steps", "budget_minutes"}
+_OF_THE_WHOLE_RUN = ("phases", "init", "seed", "keep_checkpoints", "checkpoint_every_seconds", "log_every_steps")
 
-    objectives: tuple[Literal["mlm", "nsp", "sop"], ...] = ("mlm", "nsp")
-    """Masked words, and of sentence pairs next sentence (BERT) or sentence order (ALBERT). Without pairs an example is
-    one run of sentences."""
-    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+class PretrainConfig(LoopConfig):
+    """From random or earlier weights to a language model, in one phase or several."""
+
+    phases: tuple[dict[str, Any], ...] = ()
+    """One table, `[[pretrain.phases]]`, a phase, in order; each says what it does differently from `[pretrain]`, such
+    as max_length, batch_size, max_steps, objectives or learning_rate. The optimizer begins anew with each."""
+    name: str = ""
+    """Of a phase, for logs; default: its number."""
+    objectives: tuple[Objective, ...] = ("mlm", "nsp")
+    """Masked words (mlm), and of sentence pairs next sentence (nsp, BERT) or sentence order (sop, ALBERT). Without
+    pairs an example is one run of sentences. Beside mlm: agreement of each token with [CLS] of the text unmasked, and
+    smoothness from token to token."""
+    weights: dict[Objective, Annotated[float, Field(gt=0)]] = {}
+    """Objective -> weight of its loss in the sum; default: 1."""
+    max_length: Annotated[int, Field(ge=16, le=512)] | None = None
+    """Tokens in an example of this phase; default: that of [examples]. Examples are built for each length."""
+    mask_share: MaskShare | tuple[MaskShare, MaskShare] = 0.15
+    """Share of tokens to guess; `[0.3, 0.15]` falls evenly from the first to the second over the phase. Held-out loss
+    is measured at 0.15 whatever is said here."""
     mask_by: Literal["token", "word", "span"] = "token"
     """What is hidden together: single tokens, whole words (Chinese ones too), or runs of words (SpanBERT)."""
     window_tokens: Positive = 64_000_000
@@ -72,13 +91,58 @@ class PretrainConfig(LoopConfig):
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "PretrainConfig":
-        if self.max_steps is None and self.budget_minutes is None:
+        if self.max_steps is None and self.budget_minutes is None and not self.phases:
             raise ValueError("needs max_steps or budget_minutes")
         if not self.objectives:
             raise ValueError("objectives is empty; use 'mlm', 'nsp', 'sop', or 'mlm' with one of the others")
         if {"nsp", "sop"} <= set(self.objectives):
             raise ValueError("objectives has both 'nsp' and 'sop', two questions about one pair; leave one out")
+        beside = {"agreement", "smoothness"} & set(self.objectives)
+        if beside and "mlm" not in self.objectives:
+            raise ValueError(f"objectives has {sorted(beside)[0]!r} without 'mlm': all states would become the same")
+        if strangers := self.weights.keys() - set(self.objectives):
+            raise ValueError(f"weights names {sorted(strangers)[0]!r}, which is not in objectives")
         return self
+
+    @model_validator(mode="after")
+    def _phases_are_valid(self) -> "PretrainConfig":
+        for number, phase in enumerate(self.phases):
+            for key in phase:
+                if key in _OF_THE_WHOLE_RUN or key not in PretrainConfig.model_fields:
+                    allowed = sorted(PretrainConfig.model_fields.keys() - set(_OF_THE_WHOLE_RUN))
+                    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+                    if key in _OF_THE_WHOLE_RUN:
+                        hint = "it is of the whole run: say it in [pretrain]"
+                    else:
+                        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(allowed)}"
+                    raise ValueError(f"phases[{number}]: {key!r} is no key of a phase; {hint}")
+            self._of_phase(number)
+        return self
+
+    def mask_share_at(self, progress: float) -> float:
+        """Share of tokens to guess once `progress`, 0 to 1, of the phase is behind us."""
+        if isinstance(self.mask_share, float):
+            return self.mask_share
+        first, last = self.mask_share
+        return first + (last - first) * min(max(progress, 0.0), 1.0)
+
+    def each_phase(self) -> tuple["PretrainConfig", ...]:
+        """The settings of each phase, in order; of a run without phases, its own."""
+        return tuple(map(self._of_phase, range(len(self.phases)))) or (self,)
+
+    def _of_phase(self, number: int) -> "PretrainConfig":
+        """What a phase says goes before what `[pretrain]` says, and its end replaces any that is said there."""
+        phase = self.phases[number]
+        general = self.model_dump(exclude={"phases", "name"}, exclude_unset=True)
+        if phase.keys() & _ENDS:
+            general = {key: value for key, value in general.items() if key not in _ENDS}
+        try:
+            return PretrainConfig.model_validate({**general, **phase})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            message = str(first["msg"]).removeprefix("Value error, ")
+            raise ValueError(f"phases[{number}]: {key + ': ' if key else ''}{message}") from error
 
 
 class CodeWords(Section):

@@ -35,7 +35,8 @@ class PretrainBatch:
     same_document_negative: Tensor
     """(batch,) bool: B is from elsewhere in the same document."""
     counts: dict[str, int]
-    """Items each objective's loss is summed over: {"mlm": masked tokens, "nsp" or "sop": labelled pairs}."""
+    """Items each objective's loss is summed over: {"mlm": masked tokens, "nsp" or "sop": labelled pairs, "agreement":
+    tokens, "smoothness": neighbouring tokens}."""
     num_tokens: int
     """Tokens without padding."""
     example_ids: tuple[int, ...]
@@ -104,6 +105,8 @@ class Masking:
     share: float | None
     replacements: Int64
     """Ids that may stand in for a token."""
+    most: float = 0.0
+    """Share by which slots for masks are counted, where that is more than `share`: one shape while shares change."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, *, by: MaskBy, share: float | None) -> "Masking":
@@ -114,7 +117,7 @@ class Masking:
 
 
 def assemble(
-    rows: Rows, tokenizer: Tokenizer, masking: Masking, *, length: int, seed: int, pair_objective: str | None
+    rows: Rows, tokenizer: Tokenizer, masking: Masking, *, length: int, seed: int, objectives: Sequence[str]
 ) -> PretrainBatch:
     """`[CLS] A [SEP] B [SEP]` of each row, padded to `length`, masked under `seed`."""
     segments = rows.segments
@@ -142,10 +145,15 @@ def assemble(
             word_starts=word_starts,
         )
         num_masked = int(chosen.sum())
-        masked, labels = _filled_up(input_ids, chosen, masking.share)
+        masked, labels = _filled_up(input_ids, chosen, max(masking.share, masking.most))
     counts = {} if masking.share is None else {"mlm": num_masked}
-    if pair_objective is not None:
-        counts[pair_objective] = int((segments.labels != NO_PAIR).sum())
+    items = {
+        "nsp": int((segments.labels != NO_PAIR).sum()),
+        "sop": int((segments.labels != NO_PAIR).sum()),
+        "agreement": int(segments.lengths.sum()),
+        "smoothness": int((segments.lengths - 1).sum()),
+    }
+    counts |= {name: count for name, count in items.items() if name in objectives}
     return PretrainBatch(
         input_ids=torch.from_numpy(hidden),
         attention_mask=torch.from_numpy(real.astype(np.int64)),

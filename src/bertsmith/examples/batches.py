@@ -6,6 +6,7 @@ little padding. Their tokens are read together too; what is done for a batch is 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,15 +89,27 @@ class PretrainData:
         return next((name for name in ("nsp", "sop") if name in self.objectives), None)
 
     def batch(
-        self, step: int, batch_size: int, micro_batch_size: int, *, rank: int = 0, world_size: int = 1
+        self,
+        step: int,
+        batch_size: int,
+        micro_batch_size: int,
+        *,
+        mask_share: float | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> list[PretrainBatch]:
-        """This rank's micro-batches of the global batch of update `step`, counted from 0."""
+        """This rank's micro-batches of the global batch of update `step`, counted from 0; `mask_share` goes before the
+        one that the data was made with, and is not more.
+        """
         if world_size > batch_size:
             raise UsageError(f"batch_size {batch_size} is less than the number of processes {world_size}; raise it")
         group, number = divmod(step, _GROUP_BATCHES)
         mine = self._batches_of_group(group, batch_size, rank, world_size)[number]
+        masking = self._masking if mask_share is None else self._masking.with_share(mask_share)
+        if self.static_shapes:
+            masking = replace(masking, most=self.mask_share or 0.0)
         return [
-            self._assemble(mine.take(np.arange(start, min(start + micro_batch_size, len(mine)))), self._masking)
+            self._assemble(mine.take(np.arange(start, min(start + micro_batch_size, len(mine)))), masking)
             for start in range(0, len(mine), micro_batch_size)
         ]
 
@@ -170,7 +183,7 @@ class PretrainData:
             masking,
             length=length,
             seed=self.seed if seed is None else seed,
-            pair_objective=self.pair_objective,
+            objectives=self.objectives,
         )
 
 

@@ -96,7 +96,7 @@ def open_examples(
         split=split,
         tokenizer=Tokenizer.load(tokenizer),
         objectives=objectives,
-        mask_share=config.mask_share,
+        mask_share=config.mask_share_at(0.0),
         mask_by=mask_by or config.mask_by,
         window_tokens=config.window_tokens,
         seed=seed,

@@ -80,6 +80,11 @@ def build_examples(
     return open_artifact(out, KIND, verify=False)
 
 
+def beside(examples: Path, max_length: int | None) -> Path:
+    """Where examples of another length stand: `examples-512` beside `examples`; None: `examples` itself."""
+    return examples if max_length is None else examples.with_name(f"{examples.name}-{max_length}")
+
+
 @dataclass(frozen=True)
 class _Part:
     """A task: one part of the corpus, and all that its blocks depend on."""

@@ -4,6 +4,7 @@ A loss is the mean over labels that are not -100, and None where no labels were 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,18 @@ class Predictions(nn.Module):
         self.decoder = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
+class MaskedStates(NamedTuple):
+    """The forward pass of pre-training up to the vocabulary."""
+
+    hidden: Tensor
+    """(masks, hidden) transformed states at the masked positions: their product with `decoder_weight`, plus
+    `decoder_bias`, is `prediction_logits`"""
+    next_sentence_logits: Tensor | None
+    """(batch, 2); None for a class without that head"""
+    states: Tensor
+    """(batch, seq, hidden) of all tokens, as the encoder leaves them"""
+
+
 class PreTrainingHeads(nn.Module):
     """The heads of pre-training: predictions, next sentence, or both."""
 
@@ -73,7 +86,7 @@ class LanguageModel(Head):
 
     In training only masked tokens matter, about one in seven, and the vocabulary is by far the widest matrix: give
     `masked_positions`, (masks,) indices into the flattened (batch * seq), and only those are predicted. For a loss
-    that never holds (masks, vocab) whole, `masked_hidden` gives what goes into that product, `decoder_weight`
+    that never holds (masks, vocab) whole, `masked_states` gives what goes into that product, `decoder_weight`
     (vocab, hidden) and `decoder_bias` (vocab,) the rest of it.
     """
 
@@ -101,21 +114,17 @@ class LanguageModel(Head):
         transformed: Tensor = self._predictions.transform(hidden)
         return transformed
 
-    def masked_hidden(
+    def masked_states(
         self,
         input_ids: Tensor,
         masked_positions: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Everything of the forward pass but the vocabulary.
-
-        Returns the transformed hidden states at the masked positions, (masks, hidden), whose product with
-        `decoder_weight` plus `decoder_bias` is `prediction_logits`; and the next-sentence logits, (batch, 2), or None
-        for a class without that head.
-        """
+    ) -> MaskedStates:
+        """Everything of the forward pass but the vocabulary."""
         outputs = self.bert(input_ids, attention_mask, token_type_ids)
-        return self.prediction_hidden(outputs.last_hidden_state, masked_positions), self._next_sentence(outputs)
+        states = outputs.last_hidden_state
+        return MaskedStates(self.prediction_hidden(states, masked_positions), self._next_sentence(outputs), states)
 
     def resize_token_embeddings(self, vocab_size: int) -> None:
         super().resize_token_embeddings(vocab_size)

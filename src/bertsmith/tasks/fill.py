@@ -53,7 +53,7 @@ class MaskFiller:
         input_ids = torch.tensor([ids], device=device)  # (1, seq)
         position = torch.tensor([ids.index(tokenizer.mask_id)], device=device)
         with torch.no_grad(), self.runtime.autocast():
-            hidden, _ = self.model.masked_hidden(input_ids, position)  # (1, hidden)
+            hidden = self.model.masked_states(input_ids, position).hidden  # (1, hidden)
             logits = F.linear(hidden, self.model.decoder_weight, self.model.decoder_bias)  # (1, vocab)
         best = logits[0].float().softmax(dim=-1).topk(min(top, logits.shape[-1]))
         return list(zip(tokenizer.tokens(best.indices.tolist()), best.values.tolist(), strict=True))

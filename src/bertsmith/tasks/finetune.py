@@ -192,7 +192,7 @@ class _Run:
             model=model,
             optimizer=make_optimizer(model, config),
             schedule=make_schedule(config.schedule, warmup_share=config.warmup_share),
-            next_batches=batches.batch,
+            next_batches=lambda step, _: batches.batch(step),
             loss_sums=self._loss_sums(model),
             plan=self._plan(batches.steps_per_epoch),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),

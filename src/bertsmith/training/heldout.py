@@ -16,6 +16,7 @@ from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.losses import IGNORED
+from bertsmith.training.objectives import agreement_loss_sum, cls_of_unmasked, smoothness_loss_sum, unmasked
 from bertsmith.training.plan import Evaluation
 
 _BATCH_SIZE = 32
@@ -44,6 +45,11 @@ class _Sums:
         self.counts[objective] = self.counts.get(objective, 0) + len(loss)
         self.correct[objective] = self.correct.get(objective, 0) + int(correct.sum())
 
+    def add_sum(self, objective: str, loss: Tensor, batch: PretrainBatch) -> None:
+        """An objective whose items are neither right nor wrong."""
+        self.losses[objective] = self.losses.get(objective, 0.0) + float(loss)
+        self.counts[objective] = self.counts.get(objective, 0) + batch.counts[objective]
+
 
 class HeldOut:
     """Evaluates `model` on the first examples of the validation split, with the same masks and pairs each time."""
@@ -62,7 +68,7 @@ class HeldOut:
             self._add(batch.to(self.runtime.device), sums)
         counted = {name: count for name, count in sums.counts.items() if count}
         losses = {name: sums.losses[name] / count for name, count in counted.items()}
-        scores = {f"{name}_accuracy": sums.correct[name] / count for name, count in counted.items()}
+        scores = {f"{name}_accuracy": right / counted[name] for name, right in sums.correct.items() if name in counted}
         if sums.same_document:
             scores["nsp_accuracy_same_document"] = sums.same_document_correct / sums.same_document
         details: dict[str, Any] = {}
@@ -76,7 +82,7 @@ class HeldOut:
 
     def _add(self, batch: PretrainBatch, sums: _Sums) -> None:
         with self.runtime.autocast():
-            hidden, pair_logits = self.model.masked_hidden(
+            hidden, pair_logits, states = self.model.masked_states(
                 batch.input_ids, batch.masked_positions, batch.attention_mask, batch.token_type_ids
             )
             is_masked = batch.masked_labels != IGNORED
@@ -87,6 +93,11 @@ class HeldOut:
             predicted = logits.argmax(dim=-1)
             sums.add("mlm", loss=loss, correct=predicted == labels)
             self._keep_hardest(batch, loss, predicted, sums)
+        is_real = batch.attention_mask == 1
+        if "agreement" in self.data.objectives:
+            sums.add_sum("agreement", agreement_loss_sum(states, cls_of_unmasked(self.model, batch), is_real), batch)
+        if "smoothness" in self.data.objectives:
+            sums.add_sum("smoothness", smoothness_loss_sum(states, is_real), batch)
         objective = self.data.pair_objective
         if objective is not None:
             assert pair_logits is not None, "a model with a next-sentence head"
@@ -111,7 +122,7 @@ class HeldOut:
             if len(sums.hardest) == _HARDEST and value <= sums.hardest[0][0]:
                 return
             row, position = divmod(int(batch.masked_positions[index]), batch.input_ids.shape[1])
-            ids = _unmasked(batch)[row][batch.attention_mask[row] == 1].tolist()
+            ids = unmasked(batch)[row][batch.attention_mask[row] == 1].tolist()
             truth, ids[position] = ids[position], self.tokenizer.mask_id
             word, prediction = self.tokenizer.tokens([truth, int(predicted[index])])
             text = self.tokenizer.decode(ids[1:-1])
@@ -127,7 +138,7 @@ class HeldOut:
         for batch in self.data.evaluation_batches(self.num_examples, _BATCH_SIZE):
             length = batch.input_ids.shape[1]
             masked = set(batch.masked_positions[batch.masked_labels != IGNORED].tolist())
-            for row, ids in enumerate(_unmasked(batch).tolist()):
+            for row, ids in enumerate(unmasked(batch).tolist()):
                 end = int(((batch.token_type_ids[row] == 0) & (batch.attention_mask[row] == 1)).sum())
                 words = [
                     position
@@ -147,10 +158,10 @@ class HeldOut:
     def _guess(self, ids: list[int], truths: Mapping[int, int]) -> dict[str, Any]:
         device = self.runtime.device
         with self.runtime.autocast():
-            hidden, _ = self.model.masked_hidden(
+            found = self.model.masked_states(
                 torch.tensor([ids], device=device), torch.tensor(list(truths), device=device)
             )
-            logits = F.linear(hidden, self.model.decoder_weight, self.model.decoder_bias)
+            logits = F.linear(found.hidden, self.model.decoder_weight, self.model.decoder_bias)
         best = logits.float().softmax(dim=-1).topk(min(_TOP, logits.shape[-1]))
         masked = [
             {
@@ -163,11 +174,3 @@ class HeldOut:
             )
         ]
         return {"text": self.tokenizer.decode(ids[1:-1]), "masked": masked}
-
-
-def _unmasked(batch: PretrainBatch) -> Tensor:
-    """(batch, seq) ids with every hidden word put back."""
-    ids = batch.input_ids.flatten().clone()
-    is_masked = batch.masked_labels != IGNORED
-    ids[batch.masked_positions[is_masked]] = batch.masked_labels[is_masked]
-    return ids.view_as(batch.input_ids)

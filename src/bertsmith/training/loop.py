@@ -37,7 +37,7 @@ _EVALUATIONS_PER_RUN = 10
 
 
 LossSums = Callable[[Any], Mapping[str, Tensor]]
-NextBatches = Callable[[int], Sequence[Any]]
+NextBatches = Callable[[int, float], Sequence[Any]]
 Evaluate = Callable[[int], Evaluation]
 Callback = Callable[[int, Evaluation], None]
 
@@ -58,7 +58,11 @@ def train(
 ) -> TrainResult:
     """Train `model` in place up to the planned step, going on from the newest whole checkpoint if there is one.
 
-    next_batches(step)   micro-batches of the update after `step` updates; a pure function of `step`
+    A run of several phases calls this once for each, in order, with the same `checkpoints` and `track`: a phase begins
+    with the weights at the end of the one before, and one that is over is passed by.
+
+    next_batches(step, progress)   micro-batches of the update after `step` updates of this phase, and the share of the
+                         phase that is behind us; a pure function of both
     loss_sums(batch)     objective -> loss summed (not averaged) over the items that `batch.counts` counts; scalars
     evaluate(step)       called without gradients, with the model in eval mode
     callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl
@@ -102,11 +106,12 @@ class _Loop:
 
     def run(self, interrupts: Interrupts) -> TrainResult:
         self.interrupts = interrupts
-        self.state = _first_state(self.plan)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.step_seconds: list[float] = []  # of this process; what a budget is measured by
         self.evaluation_seconds = 0.0
         resumed_from = self._resume()
+        if self._is_over():
+            return self._result(resumed_from)
         self.saved_step, self.saved_time = self.state.step, time.monotonic()
         self.start_time = time.monotonic() - self.state.elapsed_seconds
         try:
@@ -119,11 +124,15 @@ class _Loop:
             with contextlib.suppress(BertsmithError):  # a full disk must not hide the first error
                 self._stop("error", str(error))
             raise
-        self._stop("done", "")
+        if self.plan.is_last_phase:
+            self._stop("done", "")
+        return self._result(resumed_from)
+
+    def _result(self, resumed_from: int | None) -> TrainResult:
         state = self.state
         return TrainResult(
             steps=state.step,
-            elapsed_seconds=self._elapsed(),
+            elapsed_seconds=state.elapsed_seconds,
             tokens=state.tokens,
             skipped_updates=state.skipped_updates,
             best_step=state.best_step,
@@ -139,7 +148,7 @@ class _Loop:
             self.interrupts.check()
             if self._evaluation_is_due():
                 self._evaluate()
-            finished = self.state.step == self.state.total_steps
+            finished = self.state.is_finished
             is_time = time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds
             if finished or is_decided or is_time:
                 self._save()
@@ -148,7 +157,7 @@ class _Loop:
                 return
             self._update()
             is_decided = self.state.total_steps is None and self._decide_total_steps()
-            if self.state.step % self.plan.log_every == 0 or self.state.step == self.state.total_steps:
+            if self.state.step % self.plan.log_every == 0 or self.state.is_finished:
                 self._log()
 
     def _resume(self) -> int | None:
@@ -158,31 +167,47 @@ class _Loop:
         if checkpoint is None:
             if skipped:
                 self.track.say("no checkpoint is whole: starting again from step 0")
+            self.state = State.begin(self.plan)
             self.track.rewind(0, 0)
         else:
-            checkpoint.restore(self.model, self.optimizer)
             self.state = State.from_json(checkpoint.state)
-            self._check_same_length()
+            if self.state.phase < self.plan.phase:
+                checkpoint.restore(self.model)
+                self.state = State.begin(self.plan, after=self.state)
+            else:
+                self._check_same_length()
+                if self._is_over():
+                    return checkpoint.step
+                checkpoint.restore(self.model, self.optimizer)
             self.track.rewind(self.state.metrics_bytes, checkpoint.step)
         self.checkpoints.remove_after(self.state.step)
         parameters = sum(p.numel() for p in self.model.parameters())
-        facts = self.plan.facts(self.runtime, steps=self.state.total_steps, parameters=parameters)
+        first, last = self.state.first_step, self.state.total_steps
+        facts = self.plan.facts(self.runtime, first_step=first, last_step=last, parameters=parameters)
         self.track.start(self.state.step, facts, resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
 
+    def _is_over(self) -> bool:
+        """True in a phase after which another has begun, or is to begin from where this one ended."""
+        ended = self.state.phase == self.plan.phase and self.state.is_finished
+        return self.state.phase > self.plan.phase or (ended and not self.plan.is_last_phase)
+
     def _check_same_length(self) -> None:
         """A budget's step count comes from the checkpoint; a planned one must be the one that was begun."""
-        planned = self.plan.total_steps
-        if self.plan.budget_seconds is None and self.state.total_steps != planned:
+        state, planned = self.state, self.plan.total_steps
+        if state.phase != self.plan.phase or self.plan.budget_seconds is not None or planned is None:
+            return
+        if state.total_steps != state.first_step + planned:
+            begun = (state.total_steps or 0) - state.first_step
             raise UsageError(
-                f"{self.checkpoints.directory} holds a run of {self.state.total_steps} steps, but {planned} are asked "
+                f"{self.checkpoints.directory} holds a run of {begun} steps, but {planned} are asked "
                 "for; give the run another name, or remove that folder"
             )
 
     def _update(self) -> None:
         """One update of the weights; nothing has changed if a signal ends it early."""
         state, started = self.state, time.monotonic()
-        batches = self.next_batches(state.step)
+        batches = self.next_batches(state.phase_step, state.progress)
         waited_seconds = time.monotonic() - started
         totals = _totals(batches)
         losses: dict[str, Tensor] = {}
@@ -236,7 +261,7 @@ class _Loop:
             )
 
     def _learning_rate(self) -> float:
-        return self.plan.learning_rate * self.schedule((self.state.step + 0.5) / self.state.schedule_steps)
+        return self.plan.learning_rate * self.schedule(self.state.progress)
 
     def _weight(self, name: str) -> float:
         return self.plan.weights.get(name, 1.0)
@@ -244,12 +269,14 @@ class _Loop:
     def _decide_total_steps(self) -> bool:
         """Turn the budget into a number of steps once enough of them are measured; True when that was done now."""
         assert self.plan.budget_seconds is not None, "without one the total is known"
-        if self.state.step == self.plan.total_steps:
+        planned = None if self.plan.total_steps is None else self.state.first_step + self.plan.total_steps
+        if self.state.step == planned:
             self.state.total_steps = self.state.step
             return False
+        spent_seconds = self._elapsed() - self.state.first_elapsed_seconds
         decision = steps_in_budget(
-            budget_seconds=self.plan.budget_seconds - self._elapsed(),
-            spent_seconds=self._elapsed(),
+            budget_seconds=self.plan.budget_seconds - spent_seconds,
+            spent_seconds=spent_seconds,
             step_seconds=self.step_seconds,
             evaluation_seconds=self.evaluation_seconds,
             evaluate_every=self.plan.evaluate_every,
@@ -259,9 +286,9 @@ class _Loop:
         if decision is None:
             return False
         name, steps, because = decision
-        value = min(self.state.step + steps, self.plan.total_steps or sys.maxsize)
+        value = min(self.state.step + steps, planned or sys.maxsize)
         if name == "provisional_total_steps":
-            if self.state.provisional_total_steps not in (None, self.plan.total_steps):
+            if self.state.provisional_total_steps not in (None, planned):
                 return False  # read back from a checkpoint
             self.state.provisional_total_steps = value
         else:
@@ -274,13 +301,13 @@ class _Loop:
         state, every = self.state, self.plan.evaluate_every
         if self.evaluate is None or state.evaluated_step == state.step:
             return False
-        if state.step == 0:  # how long an evaluation takes is part of a budget
+        if state.phase_step == 0:  # how long an evaluation takes is part of a budget
             return self.plan.budget_seconds is not None
         if every is None:
             if state.total_steps is None:
                 return False
-            every = max(1, math.ceil(state.total_steps / _EVALUATIONS_PER_RUN))
-        return state.step % every == 0 or state.step == state.total_steps
+            every = max(1, math.ceil((state.total_steps - state.first_step) / _EVALUATIONS_PER_RUN))
+        return state.phase_step % every == 0 or state.is_finished
 
     def _evaluate(self) -> None:
         assert self.evaluate is not None
@@ -302,7 +329,7 @@ class _Loop:
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
         if best:
             state.best_step, state.best_value = state.step, evaluation.value
-        place = {"epoch": self.plan.epoch(state.step), "elapsed_seconds": self._elapsed()}
+        place = {"epoch": self.plan.epoch(state.phase_step), "elapsed_seconds": self._elapsed()}
         names = ("split", "training_loss", "loss", "losses", "scores", "seconds", "best")
         fields = {name: getattr(evaluation, name) for name in names}
         self.track.event("evaluation", state.step, place | fields | dict(evaluation.details))
@@ -315,10 +342,10 @@ class _Loop:
     def _log(self) -> None:
         state, window = self.state, self.state.window
         fields = {
-            "epoch": self.plan.epoch(state.step),
+            "epoch": self.plan.epoch(state.phase_step),
             "elapsed_seconds": self._elapsed(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "examples": round(self.plan.epoch(state.step) * self.plan.num_examples),
+            "examples": round(self.plan.epoch(state.phase_step) * self.plan.num_examples),
             "memory_bytes": peak_memory_bytes(),
             "skipped_updates": state.skipped_updates,
             **window.fields(),
@@ -350,13 +377,6 @@ class _Loop:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.start_time
-
-
-def _first_state(plan: Plan) -> State:
-    """With a budget the total is yet to be measured, and no more than the planned one if there is that too."""
-    if plan.budget_seconds is None:
-        return State(total_steps=plan.total_steps)
-    return State(provisional_total_steps=plan.total_steps)
 
 
 def _totals(batches: Sequence[Any]) -> dict[str, int]:

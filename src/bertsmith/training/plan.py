@@ -53,12 +53,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how large, how often."""
+    """How long, how large, how often: a whole run, or one phase of it."""
 
     batch_size: int
     micro_batch_size: int
     num_examples: int
     total_steps: int | None = None
+    """Of this phase."""
     budget_seconds: float | None = None
     """Wall-clock budget, evaluations and checkpoints included; with total_steps, whichever ends first."""
     steps_per_epoch: float | None = None
@@ -73,20 +74,36 @@ class Plan:
     evaluate_every: int | None = None
     """Steps between evaluations; None: ten in the run. There is always one after the last step."""
     checkpoint_every_seconds: float = 60.0
+    phase: int = 0
+    """Number of this phase, counted from 0."""
+    num_phases: int = 1
+    phase_name: str = ""
+    step_note: str = ""
+    """Whether the step is compiled, and why."""
+
+    @property
+    def is_last_phase(self) -> bool:
+        return self.phase == self.num_phases - 1
 
     def epoch(self, step: int) -> float:
+        """Passes over the examples after `step` steps of this phase."""
         return step / (self.steps_per_epoch or self.num_examples / self.batch_size)
 
-    def facts(self, runtime: Runtime, *, steps: int | None, parameters: int) -> dict[str, Any]:
-        """The plan as the start event has it; `steps` is None until a budget is turned into steps."""
+    def facts(self, runtime: Runtime, *, first_step: int = 0, last_step: int | None, parameters: int) -> dict[str, Any]:
+        """The plan as the start event has it; `last_step` is None until a budget is turned into steps."""
         return {
+            "phase": self.phase,
+            "phases": self.num_phases,
+            "phase_name": self.phase_name,
             "examples": self.num_examples,
-            "epochs": None if steps is None else self.epoch(steps),
+            "epochs": None if last_step is None else self.epoch(last_step - first_step),
             "micro_batch_size": self.micro_batch_size,
             "accumulation": math.ceil(self.batch_size / self.micro_batch_size),
             "ranks": runtime.world_size,
             "batch_size": self.batch_size,
-            "steps": steps,
+            "step": self.step_note,
+            "first_step": first_step,
+            "steps": last_step,
             "budget_seconds": self.budget_seconds,
             "device": runtime.device_name,
             "device_count": 1,

@@ -3,8 +3,10 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from bertsmith.training.plan import Plan
 
 _WARMUP_STEPS = 3  # not measured: compilation, caches, first allocations
 _PROVISIONAL_STEPS = 5
@@ -72,8 +74,13 @@ class State:
     """The loop's memory; plain JSON."""
 
     step: int = 0
-    """Updates that are behind us, skipped ones included."""
+    """Updates that are behind us in all phases, skipped ones included."""
+    phase: int = 0
+    first_step: int = 0
+    """At which this phase began."""
+    first_elapsed_seconds: float = 0.0
     total_steps: int | None = None
+    """The step at which this phase ends."""
     provisional_total_steps: int | None = None
     elapsed_seconds: float = 0.0
     """Of all processes that worked on this run, together."""
@@ -90,10 +97,44 @@ class State:
     """Length of metrics.jsonl when this was saved."""
     window: Window = field(default_factory=Window)
 
+    @staticmethod
+    def begin(plan: Plan, *, after: "State | None" = None) -> "State":
+        """The first state of a phase. With a budget its end is yet to be measured, and no later than a planned one."""
+        state = State() if after is None else after.next_phase()
+        last = None if plan.total_steps is None else state.step + plan.total_steps
+        if plan.budget_seconds is None:
+            return replace(state, total_steps=last)
+        return replace(state, provisional_total_steps=last)
+
+    def next_phase(self) -> "State":
+        """Counters go on; decisions, the best score and the running means are of the phase that is over."""
+        return State(
+            step=self.step,
+            phase=self.phase + 1,
+            first_step=self.step,
+            first_elapsed_seconds=self.elapsed_seconds,
+            elapsed_seconds=self.elapsed_seconds,
+            tokens=self.tokens,
+            skipped_updates=self.skipped_updates,
+            metrics_bytes=self.metrics_bytes,
+        )
+
     @property
-    def schedule_steps(self) -> int:
-        """The total that the learning rate goes by."""
-        return self.total_steps or self.provisional_total_steps or _STEPS_BEFORE_AN_ESTIMATE
+    def phase_step(self) -> int:
+        """Updates of this phase that are behind us."""
+        return self.step - self.first_step
+
+    @property
+    def is_finished(self) -> bool:
+        """True after the phase's last update."""
+        return self.step == self.total_steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the phase that is behind us in the middle of the next update; by an estimate while none is known."""
+        last = self.total_steps or self.provisional_total_steps
+        steps = _STEPS_BEFORE_AN_ESTIMATE if last is None else last - self.first_step
+        return (self.phase_step + 0.5) / steps
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -31,6 +31,7 @@ class Track:
         self._bar: Progress | None = None
         self._last_plain_line = 0.0
         self._has_table = False
+        self._has_started = False
 
     def __enter__(self) -> "Track":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +56,21 @@ class Track:
             ) from error
 
     def start(self, step: int, plan: Mapping[str, Any], *, resumed: bool) -> None:
-        """The start event and the opening lines."""
-        fields = {"format": FORMAT_VERSION, **self.about, "time": round(time.time(), 3), "plan": plan}
-        self.event("start", step, fields | ({"resumed_from": step} if resumed else {}))
-        for line in opening_lines(plan):
+        """The start event and the opening lines, once; and the event and the lines of a phase where it begins."""
+        lines = opening_lines(plan)
+        if not self._has_started:
+            fields = {"format": FORMAT_VERSION, **self.about, "time": round(time.time(), 3), "plan": plan}
+            self.event("start", step, fields | ({"resumed_from": step} if resumed else {}))
+        if plan["phases"] > 1:
+            title = f"phase      {plan['phase'] + 1} of {plan['phases']}: {plan['phase_name']}"
+            lines = [title, *(lines[2:] if self._has_started else lines)]
+            if step == plan["first_step"]:
+                self.event("phase", step, {"time": round(time.time(), 3), "plan": plan})
+        for line in lines:
             self.say(line)
-        if resumed:
+        if resumed and not self._has_started:
             self.say(f"resumed    from step {step:,}")
+        self._has_started, self._has_table = True, False
 
     def synced_bytes(self) -> int:
         """Length of the log so far, once it is on the disk."""

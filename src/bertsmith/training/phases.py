@@ -1,0 +1,137 @@
+"""The phases of a pre-training: what each one reads, for how long it goes on, and by what it is measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertsmith.artifact import open_artifact
+from bertsmith.config import PretrainConfig
+from bertsmith.errors import UsageError
+from bertsmith.examples.assemble import PretrainBatch
+from bertsmith.examples.batches import PretrainData
+from bertsmith.examples.shards import KIND as EXAMPLES
+from bertsmith.examples.shards import beside
+from bertsmith.model.config import BertConfig
+from bertsmith.model.language import LanguageModel
+from bertsmith.runtime import Runtime, derive_seed
+from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.heldout import HeldOut
+from bertsmith.training.plan import Plan
+
+_COMPILE_PAYS_FROM_MINUTES = 15
+_COMPILE_PAYS_FROM_STEPS = 5_000
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run."""
+
+    config: PretrainConfig
+    number: int
+    """Counted from 0."""
+    num_phases: int
+    examples: Path
+    """Artifact with examples of this phase's length."""
+    tokenizer: Tokenizer
+    seed: int
+    """Of the whole run."""
+
+    @property
+    def name(self) -> str:
+        return self.config.name or f"phase {self.number + 1}"
+
+    @property
+    def max_length(self) -> int:
+        return int(open_artifact(self.examples, EXAMPLES, verify=False).config["max_length"])
+
+    @property
+    def digest(self) -> str:
+        """Of its examples."""
+        return open_artifact(self.examples, EXAMPLES, verify=False).digest
+
+    @property
+    def pays_for_compiling(self) -> bool:
+        """True where the phase is long enough."""
+        config = self.config
+        enough_time = config.budget_minutes is None or config.budget_minutes >= _COMPILE_PAYS_FROM_MINUTES
+        enough_steps = config.max_steps is None or config.max_steps >= _COMPILE_PAYS_FROM_STEPS
+        return enough_time and enough_steps
+
+    def check_fits(self, model: BertConfig) -> None:
+        """Raises `UsageError` where examples are longer than the model's positions."""
+        if self.max_length > model.max_position_embeddings:
+            raise UsageError(
+                f"examples.max_length = {self.max_length}, but the model has {model.max_position_embeddings} "
+                "positions; lower the one or raise model.overrides.max_position_embeddings"
+            )
+
+    def data(self, split: str, *, static_shapes: bool) -> PretrainData:
+        """One split's examples; each phase has an order, pairs and masks of its own."""
+        config = self.config
+        return PretrainData(
+            self.examples,
+            split=split,
+            tokenizer=self.tokenizer,
+            objectives=config.objectives,
+            mask_share=max(config.mask_share_at(0.0), config.mask_share_at(1.0)),
+            mask_by=config.mask_by,
+            window_tokens=config.window_tokens,
+            seed=derive_seed("phase", self.seed, self.number) if self.number else self.seed,
+            static_shapes=static_shapes,
+        )
+
+    def heldout(self, model: LanguageModel, runtime: Runtime) -> HeldOut:
+        return HeldOut(
+            model,
+            self.data("validation", static_shapes=False),
+            num_examples=self.config.evaluation_examples,
+            tokenizer=self.tokenizer,
+            runtime=runtime,
+        )
+
+    def batches(self, data: PretrainData, step: int, progress: float) -> list[PretrainBatch]:
+        """Micro-batches of an update, with as many masks as are due by then."""
+        config = self.config
+        micro_batch_size = min(config.micro_batch_size or config.batch_size, config.batch_size)
+        return data.batch(step, config.batch_size, micro_batch_size, mask_share=config.mask_share_at(progress))
+
+    def plan(self, num_examples: int) -> Plan:
+        config = self.config
+        return Plan(
+            batch_size=config.batch_size,
+            micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
+            num_examples=num_examples,
+            total_steps=config.max_steps,
+            budget_seconds=None if config.budget_minutes is None else 60 * config.budget_minutes,
+            weights={str(name): weight for name, weight in config.weights.items()},
+            learning_rate=config.learning_rate,
+            clip=config.clip,
+            seed=self.seed,
+            log_every=config.log_every_steps,
+            evaluate_every=config.evaluate_every_steps,
+            checkpoint_every_seconds=config.checkpoint_every_seconds,
+            phase=self.number,
+            num_phases=self.num_phases,
+            phase_name=self.name if self.num_phases > 1 else "",
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What it learns from, for the start event."""
+        counts = open_artifact(self.examples, EXAMPLES, verify=False).counts
+        return {
+            "train_rows": counts["train"]["spans"],
+            "validation_rows": counts["validation"]["spans"],
+            "test_rows": 0,
+            "train_tokens": counts["train"]["tokens"],
+            "label_counts": {},
+        }
+
+
+def phases_of(config: PretrainConfig, examples: Path, *, tokenizer: Tokenizer, seed: int) -> tuple[Phase, ...]:
+    """`examples` is the artifact of [examples]; those of phases with other lengths stand beside it."""
+    each: Sequence[PretrainConfig] = config.each_phase()
+    return tuple(
+        Phase(phase, number, len(each), beside(examples, phase.max_length), tokenizer, seed)
+        for number, phase in enumerate(each)
+    )
