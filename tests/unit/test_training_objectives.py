@@ -5,8 +5,9 @@ import torch
 
 from bertsmith.config import parse_recipe
 from bertsmith.errors import RecipeError
+from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.model import BertForMaskedLM, preset
-from bertsmith.training.objectives import agreement_loss_sum, smoothness_loss_sum
+from bertsmith.training.objectives import agreement_loss_sum, cls_of_unmasked, smoothness_loss_sum
 
 
 def _states() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,8 +24,8 @@ def test_agreement_is_its_formula() -> None:
     for row in range(3):
         for h, real in zip(states[row], is_real[row], strict=True):
             if real:
-                expected += float(1 - h @ cls[row] / (h.norm() * cls[row].norm()))
-    assert float(agreement_loss_sum(states, cls, is_real)) == pytest.approx(expected, rel=1e-12)
+                expected += (1 - h @ cls[row] / (h.norm() * cls[row].norm())).item()
+    assert agreement_loss_sum(states, cls, is_real).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_smoothness_is_its_formula() -> None:
@@ -32,8 +33,8 @@ def test_smoothness_is_its_formula() -> None:
     expected = 0.0
     for row, tokens in enumerate(is_real.sum(dim=1).tolist()):
         for t in range(tokens - 1):
-            expected += float(((states[row, t + 1] - states[row, t]) ** 2).sum())
-    assert float(smoothness_loss_sum(states, is_real)) == pytest.approx(expected, rel=1e-12)
+            expected += ((states[row, t + 1] - states[row, t]) ** 2).sum().item()
+    assert smoothness_loss_sum(states, is_real).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_gradients() -> None:
@@ -72,9 +73,6 @@ def test_a_phase_s_end_replaces_the_one_said_for_all() -> None:
 
 
 def test_the_cls_state_of_the_unmasked_text_has_neither_dropout_nor_gradient() -> None:
-    from bertsmith.examples.assemble import PretrainBatch
-    from bertsmith.training.objectives import cls_of_unmasked
-
     torch.manual_seed(0)
     model = BertForMaskedLM(preset("tiny", {"vocab_size": 50, "num_hidden_layers": 1})).train()
     ids = torch.tensor([[2, 7, 4, 9, 3]])
