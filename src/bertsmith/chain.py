@@ -35,9 +35,11 @@ from bertsmith.tasks import code_words
 from bertsmith.tasks.evaluate import ScoreRow
 from bertsmith.tasks.fill import MaskFiller, in_words
 from bertsmith.tasks.finetune import FinetuneResult, finetune
+from bertsmith.tasks.labelled import LabelledRows
 from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.records import find_data_file
 from bertsmith.tokenizer import train as tokenizers
+from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.pretrain import PretrainResult, pretrain
 
 PRETRAINED, RANDOM = "BERT, pre-trained here", "BERT, random weights"
@@ -121,6 +123,10 @@ class Chain:
         recipe, config = self.recipe, self.recipe.finetune
         if recipe.pretrain is not None and recipe.pretrain.init is None:
             preset((recipe.model or ModelConfig()).preset, recipe.model.overrides if recipe.model else {})
+        if recipe.pretrain is not None and recipe.pretrain.labelled is not None and "pretrain" in stages:
+            for file in (recipe.pretrain.labelled.train, recipe.pretrain.labelled.validation):
+                if file:
+                    find_data_file(file)
         if config is not None and "finetune" in stages:
             if not config.train and config.code_words is None and self.tables.train is None:
                 raise UsageError("finetune: needs train = FILE or [finetune.code_words]")
@@ -200,9 +206,19 @@ class Chain:
             examples=self.folder / "examples",
             tokenizer=self.folder / "tokenizer",
             runtime=self.runtime,
+            labelled=self._labelled(),
             on_evaluation=lambda *_: self._report_on_the_way(),
             console=self.console,
         )
+
+    def _labelled(self) -> LabelledRows | None:
+        """Rows for an objective of pre-training, where there are."""
+        config = self.recipe.pretrain
+        if config is None or config.labelled is None:
+            return None
+        tokenizer = Tokenizer.load(self.folder / "tokenizer")
+        seed = self.recipe.seed if config.seed is None else config.seed
+        return LabelledRows(config.labelled, tokenizer, seed, self.runtime)
 
     def _finetune(self) -> FinetuneResult:
         config = self.recipe.finetune

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from bertsmith.config import ExamplesConfig, Recipe, parse_recipe
 from bertsmith.corpus.build import corpus_parts
 from bertsmith.examples.shards import beside, build_examples
+from bertsmith.tasks.labelled import LabelledRows
+from bertsmith.tasks.predict import Predictor
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.phases import phases_of
 from bertsmith.training.pretrain import PretrainResult, pretrain
@@ -59,7 +62,7 @@ def _recipe(made: Made, **changes: Any) -> Recipe:
     return parse_recipe({**made.raw, "model": model, "pretrain": pretraining})
 
 
-def _run(made: Made, directory: Path, recipe: Recipe) -> tuple[PretrainResult, str]:
+def _run(made: Made, directory: Path, recipe: Recipe, **more: Any) -> tuple[PretrainResult, str]:
     output = io.StringIO()
     result = pretrain(
         recipe,
@@ -68,6 +71,7 @@ def _run(made: Made, directory: Path, recipe: Recipe) -> tuple[PretrainResult, s
         tokenizer=made.tokenizer,
         runtime=CPU,
         console=Console(file=output, width=200),
+        **more,
     )
     return result, output.getvalue()
 
@@ -151,3 +155,44 @@ def test_weights_of_objectives_count_in_the_gradient(made: Made, tmp_path: Path)
     assert three["loss"] == pytest.approx(three["losses"]["mlm"] + 3 * three["losses"]["nsp"])
     assert three["gradient_norm"] != one["gradient_norm"]
     assert torch.isfinite(torch.tensor(three["gradient_norm"]))
+
+
+def _labelled(made: Made, folder: Path) -> tuple[Recipe, LabelledRows]:
+    """Words first, then labels beside words, then labels alone."""
+    rows = [f"The {noun} sees the {other} today.\t{noun}" for noun in ("cat", "dog") for other in ("bird", "horse")]
+    (folder / "rows.tsv").write_text("text\tlabel\n" + "\n".join(rows * 10) + "\n", encoding="utf-8")
+    phases = [
+        {"objectives": ["mlm"], "max_steps": 3},
+        {"objectives": ["mlm", "label"], "max_steps": 3, "weights": {"label": 0.5}},
+        {"objectives": ["label"], "max_steps": 40, "learning_rate": 2e-2},
+    ]
+    table = {"train": str(folder / "rows.tsv"), "batch_size": 8, "max_length": 32}
+    recipe = _recipe(made, phases=phases, labelled=table)
+    assert recipe.pretrain is not None
+    assert recipe.pretrain.labelled is not None
+    return recipe, LabelledRows(recipe.pretrain.labelled, Tokenizer.load(made.tokenizer), 42, CPU)
+
+
+def test_labelled_rows_as_an_objective_beside_words_and_alone(made: Made, tmp_path: Path) -> None:
+    recipe, labelled = _labelled(made, tmp_path)
+    result, _ = _run(made, tmp_path / "run", recipe, labelled=labelled)
+    losses = {event["step"]: set(event["losses"]) for event in _log(tmp_path / "run") if event["event"] == "step"}
+    assert (losses[2], losses[6], losses[46]) == ({"mlm"}, {"mlm", "label"}, {"label"})
+    assert result.scores["label_accuracy"] == 1.0, "the first noun gives the label away"
+    predictor = Predictor.load(tmp_path / "run" / "classifier", runtime=CPU)
+    answers = predictor.predict(["The cat sees the bird today.", "The dog sees the bird today."])
+    assert [answer.label for answer in answers] == ["cat", "dog"]
+    own = load_file(tmp_path / "run" / "classifier" / "model.safetensors")
+    language = load_file(result.model / "model.safetensors")
+    shared = own.keys() & language.keys()
+    assert any("encoder.layer.0" in name for name in shared)
+    assert all(torch.equal(own[name], language[name]) for name in shared)
+    directory = tmp_path / "again"
+    shutil.copytree(tmp_path / "run", directory, ignore=shutil.ignore_patterns("model", "classifier"))
+    for later in range(6, 47):
+        shutil.rmtree(directory / "checkpoints" / f"step-{later:08d}")
+    again, _ = _run(made, directory, recipe, labelled=labelled)
+    for name in ("model", "classifier"):
+        paths = (folder / name / "model.safetensors" for folder in (tmp_path / "run", directory))
+        assert len({path.read_bytes() for path in paths}) == 1
+    assert again.scores == result.scores

@@ -16,6 +16,7 @@ from bertsmith.config.text import (
 from bertsmith.config.training import (
     CodeWords,
     FinetuneConfig,
+    LabelledConfig,
     LoopConfig,
     ModelConfig,
     OptimizerConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "EvaluationFiles",
     "ExamplesConfig",
     "FinetuneConfig",
+    "LabelledConfig",
     "LoopConfig",
     "ModelConfig",
     "OptimizerConfig",

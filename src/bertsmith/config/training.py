@@ -50,10 +50,40 @@ class LoopConfig(OptimizerConfig):
     """Default: the recipe's seed."""
 
 
-Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness"]
+Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness", "label"]
 MaskShare = Annotated[float, Field(gt=0, lt=1)]
 _ENDS = {"max_steps", "budget_minutes"}
-_OF_THE_WHOLE_RUN = ("phases", "init", "seed", "keep_checkpoints", "checkpoint_every_seconds", "log_every_steps")
+_OF_THE_WHOLE_RUN = (
+    *("phases", "labelled", "init", "seed"),
+    *("keep_checkpoints", "checkpoint_every_seconds", "log_every_steps"),
+)
+
+
+class LabelledConfig(Section):
+    """Labelled texts for the objective `label`; keys as in [finetune]."""
+
+    train: str
+    """File of labelled rows."""
+    validation: str | None = None
+    """File of rows to measure by; default: a share of those."""
+    validation_share: Share = 0.1
+    """Of the rows, where there is no file for it; stratified."""
+    header: bool = True
+    """False: columns are numbers from 0."""
+    text_column: Column = "text"
+    """Name or number."""
+    label_column: Column = "label"
+    """Name or number."""
+    labels: tuple[str, ...] = ()
+    """In order; default: those seen, sorted."""
+    label_names: str | None = None
+    """File with a label's name a line."""
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    """Tokens; longer texts are cut."""
+    max_train_rows: Positive | None = None
+    """Train on so many, chosen by the seed."""
+    batch_size: Positive = 16
+    """Labelled rows in an update, beside its other examples."""
 
 
 class PretrainConfig(LoopConfig):
@@ -67,7 +97,9 @@ class PretrainConfig(LoopConfig):
     objectives: tuple[Objective, ...] = ("mlm", "nsp")
     """Masked words (mlm), and of sentence pairs next sentence (nsp, BERT) or sentence order (sop, ALBERT). Without
     pairs an example is one run of sentences. Beside mlm: agreement of each token with [CLS] of the text unmasked, and
-    smoothness from token to token."""
+    smoothness from token to token. label: a classifier on [CLS], from `[pretrain.labelled]`."""
+    labelled: LabelledConfig | None = None
+    """A labelled file for the objective label."""
     weights: dict[Objective, Annotated[float, Field(gt=0)]] = {}
     """Objective -> weight of its loss in the sum; default: 1."""
     max_length: Annotated[int, Field(ge=16, le=512)] | None = None
@@ -100,6 +132,8 @@ class PretrainConfig(LoopConfig):
         beside = {"agreement", "smoothness"} & set(self.objectives)
         if beside and "mlm" not in self.objectives:
             raise ValueError(f"objectives has {sorted(beside)[0]!r} without 'mlm': all states would become the same")
+        if "label" in self.objectives and self.labelled is None:
+            raise ValueError("objectives has 'label', but there is no [pretrain.labelled] with train = FILE")
         if strangers := self.weights.keys() - set(self.objectives):
             raise ValueError(f"weights names {sorted(strangers)[0]!r}, which is not in objectives")
         return self

@@ -4,23 +4,25 @@
     nsp, sop    cross-entropy of each pair's label (the same; Lan et al. 2019, arXiv:1909.11942)
     agreement   1 - cos(h_t, c) of each token
     smoothness  ||h_{t+1} - h_t||^2 of each two neighbouring tokens
+    label       cross-entropy of a classifier on [CLS], on labelled rows (`labelled`)
 
-In the last two h_t are the encoder's states of the masked text, (hidden,), and c is the state of [CLS] of the same text
-unmasked, from the same weights without dropout and without a gradient. All sums go over the global batch's items and
-are divided by their number there (the loop does), so that no split of a batch changes anything.
+In agreement and smoothness h_t are the encoder's states of the masked text, (hidden,), and c is the state of [CLS] of
+the same text unmasked, from the same weights without dropout and without a gradient. All sums go over the global
+batch's items and are divided by their number there (the loop does), so that no split of a batch changes anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.model.language import LanguageModel, MaskedStates
+from bertsmith.training.labelled import OBJECTIVE, LabelledText
+from bertsmith.training.loop import LossSums
 from bertsmith.training.losses import IGNORED, masked_token_loss_sum, next_sentence_loss_sum
-
-LossSums = Callable[[PretrainBatch], dict[str, Tensor]]
 
 
 def loss_sums_of(model: LanguageModel, forward: Callable[..., MaskedStates], *, skips_mask: bool) -> LossSums:
@@ -49,6 +51,17 @@ def loss_sums_of(model: LanguageModel, forward: Callable[..., MaskedStates], *, 
         return sums
 
     return loss_sums
+
+
+def with_labels(loss_sums: LossSums, labelled: LabelledText, classifier: nn.Module) -> LossSums:
+    """The same for text, and the classifier's loss for micro-batches of labelled rows."""
+
+    def both(batch: Any) -> Mapping[str, Tensor]:
+        if isinstance(batch, PretrainBatch):
+            return loss_sums(batch)
+        return {OBJECTIVE: labelled.loss_sum(classifier, batch)}
+
+    return both
 
 
 def agreement_loss_sum(states: Tensor, cls: Tensor, is_real: Tensor) -> Tensor:

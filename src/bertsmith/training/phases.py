@@ -1,9 +1,11 @@
 """The phases of a pre-training: what each one reads, for how long it goes on, and by what it is measured."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from bertsmith.artifact import open_artifact
 from bertsmith.config import PretrainConfig
@@ -17,7 +19,8 @@ from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime, derive_seed
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.heldout import HeldOut
-from bertsmith.training.plan import Plan
+from bertsmith.training.labelled import OBJECTIVE, LabelledText
+from bertsmith.training.plan import Evaluation, Plan
 
 _COMPILE_PAYS_FROM_MINUTES = 15
 _COMPILE_PAYS_FROM_STEPS = 5_000
@@ -42,6 +45,20 @@ class Phase:
         return self.config.name or f"phase {self.number + 1}"
 
     @property
+    def weights(self) -> dict[str, float]:
+        """Objective -> weight of its loss, where it is not 1."""
+        return {str(name): weight for name, weight in self.config.weights.items()}
+
+    @property
+    def reads_text(self) -> bool:
+        """False where it learns from labelled rows alone."""
+        return any(name != OBJECTIVE for name in self.config.objectives)
+
+    @property
+    def reads_labels(self) -> bool:
+        return OBJECTIVE in self.config.objectives
+
+    @property
     def max_length(self) -> int:
         return int(open_artifact(self.examples, EXAMPLES, verify=False).config["max_length"])
 
@@ -51,8 +68,8 @@ class Phase:
         return open_artifact(self.examples, EXAMPLES, verify=False).digest
 
     @property
-    def pays_for_compiling(self) -> bool:
-        """True where the phase is long enough."""
+    def is_long(self) -> bool:
+        """Long enough to pay for compiling."""
         config = self.config
         enough_time = config.budget_minutes is None or config.budget_minutes >= _COMPILE_PAYS_FROM_MINUTES
         enough_steps = config.max_steps is None or config.max_steps >= _COMPILE_PAYS_FROM_STEPS
@@ -81,7 +98,28 @@ class Phase:
             static_shapes=static_shapes,
         )
 
-    def heldout(self, model: LanguageModel, runtime: Runtime) -> HeldOut:
+    def evaluator(
+        self,
+        model: LanguageModel,
+        classifier: nn.Module | None,
+        labelled: LabelledText | None,
+        runtime: Runtime,
+    ) -> Callable[[int], Evaluation]:
+        """Held-out losses and scores of this phase's objectives; the loss is their weighted sum, as in training."""
+        heldout = self._heldout(model, runtime) if self.reads_text else None
+
+        def evaluate(step: int) -> Evaluation:
+            found = Evaluation(0.0) if heldout is None else heldout.evaluate(step)
+            losses, scores = dict(found.losses), dict(found.scores)
+            if labelled is not None and classifier is not None:
+                losses[OBJECTIVE], label_scores = labelled.evaluate(classifier)
+                scores.update(label_scores)
+            loss = sum(self.weights.get(name, 1.0) * value for name, value in losses.items())
+            return replace(found, loss=loss, losses=losses, scores=scores)
+
+        return evaluate
+
+    def _heldout(self, model: LanguageModel, runtime: Runtime) -> HeldOut:
         return HeldOut(
             model,
             self.data("validation", static_shapes=False),
@@ -96,15 +134,21 @@ class Phase:
         micro_batch_size = min(config.micro_batch_size or config.batch_size, config.batch_size)
         return data.batch(step, config.batch_size, micro_batch_size, mask_share=config.mask_share_at(progress))
 
-    def plan(self, num_examples: int) -> Plan:
+    def plan(self, data: PretrainData | None, labelled: LabelledText | None) -> Plan:
+        """Examples are those of the text; where a phase reads none, labelled rows."""
         config = self.config
+        batch_size, num_examples = config.batch_size, 0
+        if data is not None:
+            num_examples = data.num_examples
+        elif labelled is not None:
+            batch_size, num_examples = labelled.batch_size, labelled.num_rows
         return Plan(
-            batch_size=config.batch_size,
-            micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
+            batch_size=batch_size,
+            micro_batch_size=min(config.micro_batch_size or batch_size, batch_size),
             num_examples=num_examples,
             total_steps=config.max_steps,
             budget_seconds=None if config.budget_minutes is None else 60 * config.budget_minutes,
-            weights={str(name): weight for name, weight in config.weights.items()},
+            weights=self.weights,
             learning_rate=config.learning_rate,
             clip=config.clip,
             seed=self.seed,

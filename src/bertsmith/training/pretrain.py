@@ -14,14 +14,16 @@ from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
 from bertsmith.model.positions import start_positions
 from bertsmith.model.presets import preset
+from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, environment
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
-from bertsmith.training.loop import Callback, train
-from bertsmith.training.objectives import loss_sums_of
+from bertsmith.training.labelled import OBJECTIVE, LabelledText, WithClassifier
+from bertsmith.training.loop import Callback, LossSums, train
+from bertsmith.training.objectives import loss_sums_of, with_labels
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.phases import Phase, phases_of
 from bertsmith.training.run_dir import RunDir, model_digest
@@ -29,6 +31,7 @@ from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track, clock_text, read_metrics
 
 _NOT_OF_THE_WEIGHTS = {"compile", "checkpoint_every_seconds", "keep_checkpoints", "log_every_steps", "init", "name"}
+_NEED_A_POOLER = {"nsp", "sop", OBJECTIVE}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def pretrain(
     examples: Path,
     tokenizer: Path,
     runtime: Runtime,
+    labelled: LabelledText | None = None,
     on_evaluation: Callback | None = None,
     console: Console | None = None,
 ) -> PretrainResult:
@@ -61,6 +65,7 @@ def pretrain(
         examples: artifact of the examples stage, made with `tokenizer`; those of phases with examples of another
             length stand beside it (`examples-512`).
         tokenizer: tokenizer directory, copied beside the model.
+        labelled: rows for the objective label, as `tasks.labelled` reads them.
         on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
 
     Raises `UsageError`, `CheckpointError`; `Stopped` after Ctrl-C, state saved.
@@ -68,7 +73,7 @@ def pretrain(
     config = recipe.pretrain
     if config is None:
         raise UsageError(f"recipe {recipe.name!r} has no [pretrain] section")
-    run = _Run(recipe, config, run_dir, examples, Tokenizer.load(tokenizer), runtime, console or Console())
+    run = _Run(recipe, config, run_dir, examples, Tokenizer.load(tokenizer), runtime, labelled, console or Console())
     folder = run.folder()
     if folder.is_finished():
         result = run.result()
@@ -89,6 +94,7 @@ class _Run:
     examples: Path
     tokenizer: Tokenizer
     runtime: Runtime
+    labelled: LabelledText | None
     console: Console
 
     @property
@@ -114,46 +120,60 @@ class _Run:
             "model": self.shape.model_dump(mode="json"),
             "init": init,
             "seed": self.seed,
+            "labelled": None if self.labelled is None else self.labelled.digest,
         }
         return RunDir(self.dir, "pre-training", made_from)
 
     def train(self, folder: RunDir, on_evaluation: Callback | None) -> None:
-        """Train from the newest checkpoint, or from the start, to the end; then write `model/`.
+        """Train from the newest checkpoint, or from the start, to the end; then write `model/`, and `classifier/`.
 
         The model is made before the folder is touched, so that wrong input leaves nothing behind.
         """
         model = self._make_model()
+        classifier = None if self.labelled is None else self.labelled.classifier(model)
         folder.begin(recipe_toml(self.recipe), console=self.console)
         checkpoints = Checkpoints(folder.checkpoints, keep=self.config.keep_checkpoints)
         track = Track(folder.metrics, about=self._about(), console=self.console)
         for phase in self.phases:
-            self._train_phase(phase, model, checkpoints, track, on_evaluation)
+            self._train_phase(phase, model, classifier, checkpoints, track, on_evaluation)
+        if self.labelled is not None and classifier is not None:
+            facts = _last_facts(folder.metrics)
+            card = self.labelled.card(step=facts["steps"], scores=facts["scores"])
+            folder.save_model("classifier", classifier, self.tokenizer, card)
         folder.save_model("model", model, self.tokenizer, self._card())
 
     def _train_phase(
         self,
         phase: Phase,
         model: LanguageModel,
+        classifier: Pretrained | None,
         checkpoints: Checkpoints,
         track: Track,
         on_evaluation: Callback | None,
     ) -> None:
-        config = phase.config
-        forward, note = compiled(
-            model.masked_states, config.compile, long_enough=phase.pays_for_compiling, say=self.say
-        )
-        data = phase.data("train", static_shapes=note == COMPILED)
+        config, labelled = phase.config, self.labelled if phase.reads_labels else None
+        forward, note = compiled(model.masked_states, config.compile, long_enough=phase.is_long, say=self.say)
+        data = phase.data("train", static_shapes=note == COMPILED) if phase.reads_text else None
+
+        def next_batches(step: int, progress: float) -> list[Any]:
+            text = () if data is None else phase.batches(data, step, progress)
+            return [*text, *(() if labelled is None else labelled.batches(step))]
+
+        loss_sums: LossSums = loss_sums_of(model, forward, skips_mask=note != COMPILED)
+        if labelled is not None and classifier is not None:
+            loss_sums = with_labels(loss_sums, labelled, classifier)
+        trained = model if classifier is None else WithClassifier(model, classifier)
         train(
-            model=model,
-            optimizer=make_optimizer(model, config),
+            model=trained,
+            optimizer=make_optimizer(trained, config),
             schedule=make_schedule(config.schedule, warmup_share=config.warmup_share),
-            next_batches=lambda step, progress: phase.batches(data, step, progress),
-            loss_sums=loss_sums_of(model, forward, skips_mask=note != COMPILED),
-            plan=replace(phase.plan(data.num_examples), step_note=note),
+            next_batches=next_batches,
+            loss_sums=loss_sums,
+            plan=replace(phase.plan(data, labelled), step_note=note),
             checkpoints=checkpoints,
             track=track,
             runtime=self.runtime,
-            evaluate=phase.heldout(model, self.runtime).evaluate,
+            evaluate=phase.evaluator(model, classifier, labelled, self.runtime),
             callbacks=[] if on_evaluation is None else [on_evaluation],
         )
 
@@ -166,7 +186,7 @@ class _Run:
 
     def _make_model(self) -> LanguageModel:
         """Fresh or initial weights; seeded, so that a run begun again is the same again."""
-        head = BertForPreTraining if {"nsp", "sop"} & set(self._objectives()) else BertForMaskedLM
+        head = BertForPreTraining if _NEED_A_POOLER & set(self._objectives()) else BertForMaskedLM
         overrides = self.shape.overrides
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("weights", self.seed))

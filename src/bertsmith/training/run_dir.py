@@ -7,6 +7,9 @@ RUN/
     checkpoints/              to go on from
     model/                    best weights (pre-training: the final ones): Hugging Face directory with bertsmith.json
 
+of a pre-training with labelled text
+    classifier/               the final classifier, a directory that predicts
+
 and of a fine-tuning besides
     last/                     the final weights
     evaluations.csv           a line an evaluation: losses, score, times
@@ -36,6 +39,7 @@ _OURS = (
     "metrics.jsonl",
     "checkpoints",
     "model",
+    "classifier",
     "last",
     "evaluations.csv",
     "scores.json",
