@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import xxhash
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertsmith.corpus import dedup, spill
@@ -156,3 +157,9 @@ def test_bands_leave_little_at_the_threshold_unseen(threshold: float) -> None:
     assert bands * rows <= 128
     assert 1 - (1 - threshold**rows) ** bands >= 0.99
     assert bands_and_rows(128, 0.8) == (21, 6)
+
+
+@given(st.text(st.sampled_from("aB \t\n\r\x0b\x0c\x1c\x1f\x85é\u3000"), max_size=30))
+@example("  A b\n\n\tc ")
+def test_the_key_of_ascii_text_is_that_of_its_formula(text: str) -> None:
+    assert exact_key(text) == xxhash.xxh3_128_digest(" ".join(text.casefold().split()).encode())

@@ -20,6 +20,7 @@ from bertsmith.corpus.spill import Records, Spill, parts_for, parts_of
 Flags = npt.NDArray[np.uint8]
 KEPT, EXACT, NEAR = range(3)
 
+_SPACES = bytes(ord(" ") if chr(code).isspace() and code < 128 else code for code in range(256))
 _MOST_COMPARED = 64
 """In a bucket of candidates each is compared with so many of the first: bounds the work where thousands look alike."""
 _PAIRS_EXPECTED = 16
@@ -31,7 +32,12 @@ _SEED = 1996
 
 def exact_key(text: str) -> bytes:
     """16 bytes that are equal for texts that are equal but for case and spaces."""
-    return xxhash.xxh3_128_digest(" ".join(text.casefold().split()).encode("utf-8", "surrogatepass"))
+    if not text.isascii():
+        return xxhash.xxh3_128_digest(" ".join(text.casefold().split()).encode("utf-8", "surrogatepass"))
+    squeezed = text.encode().lower().translate(_SPACES).strip(b" ")  # the same, in a third of the time
+    while b"  " in squeezed:
+        squeezed = squeezed.replace(b"  ", b" ")
+    return xxhash.xxh3_128_digest(squeezed)
 
 
 def split_key(exact: bytes, unit: str | None = None) -> int:

@@ -226,7 +226,7 @@ class _RowWriter:
 
 
 def parquet_writer(path: Path) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, SCHEMA, compression="zstd")
+    return pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=["source", "split"])
 
 
 class _KeyWriter:

@@ -94,7 +94,8 @@ class ChunkEncoder:
 
     def _marked(self, texts: Sequence[str], han_words: bool) -> npt.NDArray[np.int32]:
         """Ids, those inside a word with `_INSIDE_WORD`, and `_END_ID` after each text."""
-        parts = _HAN_RUNS.split(self._joined(texts))
+        joined = self._joined(texts)
+        parts = _HAN_RUNS.split(joined.decode()) if _may_have_han(joined) else [joined.decode()]
         others, runs = [self._pieces[part] for part in parts[::2]], parts[1::2]
         ids = np.frombuffer(b"".join(others), dtype=np.int32)
         if not runs:
@@ -108,8 +109,8 @@ class ChunkEncoder:
         marked[is_han] = self._han(runs, han_words)
         return marked
 
-    def _joined(self, texts: Sequence[str]) -> str:
-        """The texts, each with `_END` after it, in lower case if need be, with spaces around marks of punctuation."""
+    def _joined(self, texts: Sequence[str]) -> bytes:
+        """The texts in UTF-8, each with `_END` after it, in lower case if need be, with spaces around marks of punctuation."""
         joined = f" {_END} ".join([*texts, ""])
         if joined.count(_END) > len(texts):
             joined = f" {_END} ".join([*(text.replace(_END, "") for text in texts), ""])
@@ -124,7 +125,7 @@ class ChunkEncoder:
             marks = _MARKS + _TYPESET_MARKS
         for mark in marks:
             data = data.replace(mark, b" " + mark + b" ")
-        return data.decode()
+        return data
 
     def _han(self, runs: Sequence[str], han_words: bool) -> npt.NDArray[np.int32]:
         characters = np.frombuffer("".join(runs).encode("utf-16-le"), dtype="<u2")
@@ -139,13 +140,21 @@ class ChunkEncoder:
         return ids
 
 
+def _may_have_han(data: bytes) -> bool:
+    """False where no byte begins a character from U+3000 on, as in English: a search for them would take long."""
+    return bool(np.frombuffer(data, dtype=np.uint8).max(initial=0) >= _FIRST_HAN.encode()[0])
+
+
 class _Pieces(dict[str, bytes]):
     """Remembers the ids of words as bytes of int32, up to a number of them; a text without Chinese is its words."""
 
     def __init__(self, backend: tokenizers.Tokenizer, vocabulary: Mapping[str, int], longest_word: int):
         super().__init__()
-        self.backend, self.vocabulary, self.longest_word = backend, vocabulary, longest_word
-        self.continuing = {number for token, number in vocabulary.items() if token.startswith("##")}
+        self.backend, self.longest_word, self.unknown = backend, longest_word, vocabulary[UNKNOWN]
+        self.beginning = dict(vocabulary)
+        self.inside = {token[2:]: n | _INSIDE_WORD for token, n in vocabulary.items() if token.startswith("##")}
+        self.continuing = {number & ~_INSIDE_WORD for number in self.inside.values()}
+        self.longest_inside = max(map(len, self.inside), default=0)
 
     def __missing__(self, text: str) -> bytes:
         words = text.split()
@@ -166,17 +175,18 @@ class _Pieces(dict[str, bytes]):
 
     def match(self, word: str) -> "array[int]":
         """The longest piece that begins the word, then the longest that goes on; `[UNK]` where there is none."""
-        if len(word) > self.longest_word:
-            return array("i", [self.vocabulary[UNKNOWN]])
+        length = len(word)
+        if length > self.longest_word:
+            return array("i", [self.unknown])
         ids = array("i")
-        start, prefix, mark = 0, "", 0
-        while start < len(word):
-            for end in range(len(word), start, -1):
-                found = self.vocabulary.get(prefix + word[start:end])
+        start, pieces, longest = 0, self.beginning, length
+        while start < length:
+            for end in range(min(length, start + longest), start, -1):
+                found = pieces.get(word[start:end])
                 if found is not None:
                     break
             else:
-                return array("i", [self.vocabulary[UNKNOWN]])
-            ids.append(found | mark)
-            start, prefix, mark = end, "##", _INSIDE_WORD
+                return array("i", [self.unknown])
+            ids.append(found)
+            start, pieces, longest = end, self.inside, self.longest_inside
         return ids
