@@ -110,7 +110,7 @@ class ChunkEncoder:
         return marked
 
     def _joined(self, texts: Sequence[str]) -> bytes:
-        """The texts in UTF-8, each with `_END` after it, in lower case if need be, with spaces around marks of punctuation."""
+        """In UTF-8: each text with `_END` after it, in lower case if need be, spaces around marks of punctuation."""
         joined = f" {_END} ".join([*texts, ""])
         if joined.count(_END) > len(texts):
             joined = f" {_END} ".join([*(text.replace(_END, "") for text in texts), ""])
