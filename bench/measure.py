@@ -30,8 +30,11 @@ class Row:
     note: str = ""
 
 
-def arguments(description: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
+def arguments(description: str, **flags: str) -> argparse.Namespace:
+    """Those of every benchmark, and `flags` of this one with their help."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag, meaning in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=meaning)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within 4 minutes")
     parser.add_argument("--threads", type=int, default=available_cpus(), help="threads of both sides")
     parser.add_argument("--out", type=Path, help="also append the rows to this file")
@@ -40,14 +43,23 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def compare(
-    name: str, ours: Callable[[], float], peer: Callable[[], float], *, rounds: int, unit: str, note: str = ""
+    name: str,
+    ours: Callable[[], float],
+    peer: Callable[[], float],
+    *,
+    rounds: int,
+    unit: str,
+    note: str = "",
+    between: Callable[[], None] = lambda: None,
 ) -> Row:
-    """Call both in turn (ours, peer, peer, ours, ...); each does its work and returns how much of it, in units.
+    """Call both in turn (ours, peer, peer, ours, ...); each does its work and returns how much of it, in units. What
+    is to be measured `between` the rounds is called there.
 
     The figures are work per second, medians over the rounds; the ratio is the median of each round's own.
     """
     rates: list[tuple[float, float]] = []
     for number in range(rounds):
+        between()
         order = (ours, peer) if number % 2 == 0 else (peer, ours)
         first, second = (_rate(work) for work in order)
         rates.append((first, second) if number % 2 == 0 else (second, first))
