@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from bertsmith.artifact import work_folder
-from bertsmith.config import CorpusConfig, Source
+from bertsmith.config import CorpusConfig, ExamplesConfig, Source, TokenizerConfig
 from bertsmith.corpus.build import build_corpus
 from bertsmith.engine import Engine
+from bertsmith.examples.shards import build_examples
 from bertsmith.ray_engine import RayEngine
+from bertsmith.tokenizer.train import train_tokenizer
 from examples_case import made_up_text
 
 FILES = 12
@@ -56,6 +58,24 @@ def build(config: CorpusConfig, out: Path, engine: Engine) -> dict[str, bytes]:
     build_corpus(config, out, environment={}, engine=engine)
     assert [path.name for path in out.parent.iterdir()] == [out.name], "something is left behind"
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name != "run.json"}
+
+
+def test_vocabulary_and_examples_on_a_cluster(cluster: Any, corpus: CorpusConfig, tmp_path: Path) -> None:
+    built = tmp_path / "corpus"
+    build_corpus(corpus, built, environment={})
+    expected = vocabulary_and_examples(built, tmp_path / "local", Engine(1))
+    with RayEngine(address=cluster.address) as engine:
+        assert vocabulary_and_examples(built, tmp_path / "ray", engine) == expected
+
+
+def vocabulary_and_examples(corpus: Path, out: Path, engine: Engine) -> dict[str, bytes]:
+    """Every file of both artifacts but run.json."""
+    tokenizer, examples = out / "tokenizer", out / "examples"
+    train_tokenizer(TokenizerConfig(vocab_size=300), corpus, tokenizer, environment={}, engine=engine)
+    build_examples(ExamplesConfig(max_length=64), corpus, tokenizer, examples, seed=1, environment={}, engine=engine)
+    files = [path for folder in (tokenizer, examples) for path in sorted(folder.iterdir()) if path.name != "run.json"]
+    assert len(files) > 6
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
 
 
 def test_two_machines_of_which_one_is_lost_half_way(cluster: Any, corpus: CorpusConfig, tmp_path: Path) -> None:
