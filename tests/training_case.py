@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from bertsmith.config import OptimizerConfig
+from bertsmith.config import OptimizerConfig, ScheduleConfig
 from bertsmith.runtime import Runtime, derive_seed
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.loop import Callback, LossSums, train
@@ -134,7 +134,7 @@ def run(
     result = train(
         model=model,
         optimizer=make_optimizer(model, config or OptimizerConfig()),
-        schedule=make_schedule("linear", warmup_share=0.2),
+        schedule=make_schedule(ScheduleConfig(schedule="linear", warmup_share=0.2)),
         next_batches=next_batches or (lambda step, _: make_batch(step, plan.batch_size).split(sizes)),
         loss_sums=wrap(loss_sums_of(model)),
         plan=plan,

@@ -63,7 +63,6 @@ MEANINGS = {
     "OptimizerConfig.weight_decay": "Not on biases and LayerNorm.",
     "OptimizerConfig.betas": "AdamW's two.",
     "OptimizerConfig.eps": "AdamW's.",
-    "OptimizerConfig.schedule": "After warm-up: down to 0 in a straight line, or constant.",
     "LoopConfig.keep_checkpoints": "The newest ones.",
     "LoopConfig.log_every_steps": "Between lines of metrics.jsonl.",
     "PretrainConfig.max_steps": "Updates. With a budget as well, whichever ends first.",

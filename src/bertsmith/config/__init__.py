@@ -1,5 +1,6 @@
-"""Recipes: what each section may say (section, text, training), and how a file becomes a recipe (recipe)."""
+"""Recipes: what each section may say (section, text, optimizer, training), and how a file becomes a recipe (recipe)."""
 
+from bertsmith.config.optimizer import OptimizerConfig, ScheduleConfig
 from bertsmith.config.recipe import STAGES, Recipe, RuntimeConfig, load_recipe, parse_recipe, recipe_toml
 from bertsmith.config.section import Column
 from bertsmith.config.text import (
@@ -19,7 +20,6 @@ from bertsmith.config.training import (
     LabelledConfig,
     LoopConfig,
     ModelConfig,
-    OptimizerConfig,
     PretrainConfig,
 )
 
@@ -41,6 +41,7 @@ __all__ = [
     "PretrainConfig",
     "Recipe",
     "RuntimeConfig",
+    "ScheduleConfig",
     "Script",
     "Source",
     "TokenizerConfig",

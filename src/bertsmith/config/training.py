@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from bertsmith.config.optimizer import OptimizerConfig
 from bertsmith.config.section import Column, Positive, Section, Share
 
 
@@ -17,20 +18,6 @@ class ModelConfig(Section):
     position_init: Literal["random", "sinusoids"] = "random"
     """Where position embeddings start from: random as in the BERT paper, or sine waves, from which short runs learn
     sooner what stands beside a word. Learned on from there either way."""
-
-
-class OptimizerConfig(Section):
-    """AdamW with no decay on biases and LayerNorm, and a learning rate that warms up, then falls."""
-
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-6
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    """Largest norm of the whole gradient."""
-    schedule: Literal["linear", "constant"] = "linear"
-    warmup_share: Share = 0.1
-    """Share of all steps over which the learning rate rises from 0."""
 
 
 class LoopConfig(OptimizerConfig):

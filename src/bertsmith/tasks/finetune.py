@@ -191,7 +191,7 @@ class _Run:
         train_loop(
             model=model,
             optimizer=make_optimizer(model, config),
-            schedule=make_schedule(config.schedule, warmup_share=config.warmup_share),
+            schedule=make_schedule(config),
             next_batches=lambda step, _: batches.batch(step),
             loss_sums=self._loss_sums(model),
             plan=self._plan(batches.steps_per_epoch),

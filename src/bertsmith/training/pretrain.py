@@ -166,7 +166,7 @@ class _Run:
         train(
             model=trained,
             optimizer=make_optimizer(trained, config),
-            schedule=make_schedule(config.schedule, warmup_share=config.warmup_share),
+            schedule=make_schedule(config),
             next_batches=next_batches,
             loss_sums=loss_sums,
             plan=replace(phase.plan(data, labelled), step_note=note),
