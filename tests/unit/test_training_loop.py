@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from bertsmith.config import OptimizerConfig
 from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.training.plan import Evaluation
 from training_case import CPU, PLAN, TinyModel, events, make_batch, run
@@ -81,8 +83,6 @@ def test_the_whole_gradient_is_clipped_and_the_rate_recorded(tmp_path: Path) -> 
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         seen.append(float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))))
 
-    from torch.optim.optimizer import register_optimizer_step_pre_hook
-
     handle = register_optimizer_step_pre_hook(spy)
     try:
         run(tmp_path, plan=replace(PLAN, clip=1.5, log_every=1))
@@ -99,6 +99,30 @@ def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
     run(tmp_path, plan=replace(PLAN, total_steps=10, log_every=1))
     rates = [event["learning_rate"] / PLAN.learning_rate for event in events(tmp_path, "step")]
     assert rates == pytest.approx([0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625])
+
+
+def test_a_layer_s_rate_is_its_share_of_the_one_in_the_log(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        """All but a pair head of its own is called embeddings, and learns at a quarter of the rate."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embeddings = TinyModel()
+            self.pair = nn.Linear(17, 2)
+
+        def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+            logits, pair_logits = self.embeddings(input_ids)
+            return logits, pair_logits + self.pair(logits[:, 0])
+
+    seen: list[set[float]] = []
+    handle = register_optimizer_step_pre_hook(lambda o, *_: seen.append({g["lr"] for g in o.param_groups}))
+    try:
+        run(tmp_path, plan=replace(PLAN, log_every=1), model=Model(), config=OptimizerConfig(layer_decay=0.25))
+    finally:
+        handle.remove()
+    rates = [event["learning_rate"] for event in events(tmp_path, "step")]
+    assert rates[3] == pytest.approx(PLAN.learning_rate * (1 - 3.5 / 12) / 0.8)
+    assert seen == [{rate, rate * 0.25} for rate in rates]
 
 
 def test_lines_are_whole_and_means_are_over_the_window(tmp_path: Path) -> None:

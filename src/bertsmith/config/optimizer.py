@@ -33,6 +33,12 @@ _SCHEDULES_WITH = {
     "decay_share": ("wsd",),
     "decay_shape": ("wsd",),
 }
+_OPTIMIZERS_WITH = {
+    "betas": ("adamw", "adam", "lamb"),
+    "eps": ("adamw", "adam", "lamb"),
+    "bias_correction": ("adamw", "adam", "lamb"),
+    "momentum": ("sgd",),
+}
 
 
 class ScheduleConfig(Section):
@@ -87,11 +93,31 @@ class ScheduleConfig(Section):
 
 
 class OptimizerConfig(ScheduleConfig):
-    """AdamW with no decay on biases and LayerNorm."""
+    """How gradients move the weights; no decay on biases and LayerNorm."""
 
+    optimizer: Literal["adamw", "adam", "sgd", "lamb"] = "adamw"
+    """lamb is AdamW with each tensor's update scaled to its own norm, for batches of thousands. Decay of adam and sgd
+    is part of the gradient (L2), that of adamw and lamb is not."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-6
+    bias_correction: bool = True
+    """Of the running means of AdamW, Adam and LAMB; false: none, as in the original BERT."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """sgd: share of the last update's direction that is kept."""
+    layer_decay: PositiveShare = 1.0
+    """Learning rate from layer to layer downwards: the head has 1, the highest layer this factor, the next its square,
+    the embeddings the smallest. 1: all the same."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the whole gradient."""
+
+    @model_validator(mode="after")
+    def _fits_the_optimizer(self) -> "OptimizerConfig":
+        for key, optimizers in _OPTIMIZERS_WITH.items():
+            default: Any = type(self).model_fields[key].default
+            if getattr(self, key) != default and self.optimizer not in optimizers:
+                raise ValueError(
+                    f"optimizer = {self.optimizer!r} takes no {key}; that is of {' and '.join(optimizers)}"
+                )
+        return self

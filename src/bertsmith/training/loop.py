@@ -234,6 +234,7 @@ class _Loop:
     def _apply(self, losses: Mapping[str, float]) -> None:
         """Clip and take the step, unless loss or gradient is not finite."""
         state, window = self.state, self.state.window
+        self.learning_rate = self._learning_rate()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
@@ -241,7 +242,7 @@ class _Loop:
             if clipped:
                 torch._foreach_mul_(gradients, self.plan.clip / norm)
             for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate()
+                group["lr"] = self.learning_rate * group.get("lr_factor", 1.0)
             self.optimizer.step()
             state.skipped_in_a_row = 0
             loss = sum(self._weight(name) * value for name, value in losses.items())
@@ -344,7 +345,7 @@ class _Loop:
         fields = {
             "epoch": self.plan.epoch(state.phase_step),
             "elapsed_seconds": self._elapsed(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.learning_rate,
             "examples": round(self.plan.epoch(state.phase_step) * self.plan.num_examples),
             "memory_bytes": peak_memory_bytes(),
             "skipped_updates": state.skipped_updates,

@@ -1,35 +1,47 @@
-"""AdamW in two groups: matrices decay, biases and LayerNorm do not."""
-
-from typing import Any
+"""The optimizer that a recipe asks for."""
 
 import torch
 from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from bertsmith.config import OptimizerConfig
+from bertsmith.training.groups import parameter_groups
+from bertsmith.training.lamb import Lamb
+
+_LONG_AGO = 2.0**100
+"""A step count at which bias correction is over for any beta (1 - beta^step is 1), and to which 1 adds nothing."""
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in a decayed and an undecayed group, each parameter once however often it is tied.
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """What `config.optimizer` names, over `model`'s trainable parameters in their groups.
 
-    Undecayed are the parameters of every LayerNorm and every vector (all biases), as in the BERT paper's code.
+    adamw   Loshchilov and Hutter 2019, arXiv:1711.05101; all parameters in one fused pass
+    adam    Kingma and Ba 2015, arXiv:1412.6980; decay is added to the gradient; fused
+    lamb    You et al. 2020, arXiv:1904.00962
+    sgd     with momentum; decay is added to the gradient
+
+    Without `config.bias_correction` Adam's running means are used as they are, as in the original BERT, whose
+    optimizer is then AdamW to the letter.
     """
-    undecayed = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups[parameter.ndim < 2 or id(parameter) in undecayed]["params"].append(parameter)
-    return groups
+    groups = parameter_groups(model, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
+    rate, betas, eps = config.learning_rate, config.betas, config.eps
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=rate, momentum=config.momentum)
+    if config.optimizer == "lamb":
+        return Lamb(groups, lr=rate, betas=betas, eps=eps, bias_correction=config.bias_correction)
+    kind = AdamW if config.optimizer == "adamw" else Adam
+    optimizer = kind(groups, lr=rate, betas=betas, eps=eps, fused=True)
+    if not config.bias_correction:
+        _begin_long_ago(optimizer)
+    return optimizer
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) that updates all parameters in one fused pass."""
-    return torch.optim.AdamW(
-        parameter_groups(model, weight_decay=config.weight_decay),
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
+def _begin_long_ago(optimizer: Adam) -> None:
+    """The state that Adam's first step would make, with a step count that leaves nothing to correct."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.full((), _LONG_AGO, dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
