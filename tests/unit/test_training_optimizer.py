@@ -47,6 +47,7 @@ def test_the_optimizer_is_fused_and_has_the_recipe_s_numbers() -> None:
 def test_defaults_are_those_of_the_docs(kind: type[LoopConfig]) -> None:
     fields = {name: field.default for name, field in kind.model_fields.items()}
     assert (fields["optimizer"], fields["weight_decay"], fields["clip"]) == ("adamw", 0.01, 1.0)
+    assert fields["clip_by"] == "norm"
     assert (fields["betas"], fields["bias_correction"], fields["layer_decay"]) == ((0.9, 0.999), True, 1.0)
 
 

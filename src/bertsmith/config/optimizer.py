@@ -109,8 +109,10 @@ class OptimizerConfig(ScheduleConfig):
     layer_decay: PositiveShare = 1.0
     """Learning rate from layer to layer downwards: the head has 1, the highest layer this factor, the next its square,
     the embeddings the smallest. 1: all the same."""
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    """Largest norm of the whole gradient."""
+    clip: Annotated[float, Field(gt=0)] | Literal["auto"] = 1.0
+    """Largest gradient. `"auto"`: 1 in the first 100 updates, then the 90th percentile of what theirs were."""
+    clip_by: Literal["norm", "value"] = "norm"
+    """What clip bounds: the norm of the whole gradient, which keeps its direction, or each number in it."""
 
     @model_validator(mode="after")
     def _fits_the_optimizer(self) -> "OptimizerConfig":

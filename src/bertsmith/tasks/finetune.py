@@ -263,6 +263,7 @@ class _Run:
             steps_per_epoch=steps_per_epoch,
             learning_rate=config.learning_rate,
             clip=config.clip,
+            clip_by=config.clip_by,
             seed=self.seed,
             log_every=min(config.log_every_steps, every),
             evaluate_every=every,

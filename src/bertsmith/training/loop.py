@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
 from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.clip import clip_gradients
 from bertsmith.training.determinism import deterministic
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
@@ -238,9 +239,12 @@ class _Loop:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
-            clipped = norm > self.plan.clip
-            if clipped:
-                torch._foreach_mul_(gradients, self.plan.clip / norm)
+            plan = self.plan
+            clipped, decision = clip_gradients(gradients, norm=norm, clip=plan.clip, by=plan.clip_by, state=state)
+            if decision is not None:
+                value, because = decision
+                self.track.say(f"clip       {value:.4g}: {because}")
+                self.track.event("decision", state.step + 1, {"name": "clip", "value": value, "because": because})
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate * group.get("lr_factor", 1.0)
             self.optimizer.step()

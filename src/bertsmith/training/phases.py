@@ -151,6 +151,7 @@ class Phase:
             weights=self.weights,
             learning_rate=config.learning_rate,
             clip=config.clip,
+            clip_by=config.clip_by,
             seed=self.seed,
             log_every=config.log_every_steps,
             evaluate_every=config.evaluate_every_steps,

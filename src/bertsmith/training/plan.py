@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 
@@ -67,8 +67,9 @@ class Plan:
     weights: Mapping[str, float] = field(default_factory=dict)
     """Objective -> weight of its loss; 1 where it is not named."""
     learning_rate: float = 1e-4
-    clip: float = 1.0
-    """Largest norm of the whole gradient."""
+    clip: float | Literal["auto"] = 1.0
+    """Largest gradient."""
+    clip_by: Literal["norm", "value"] = "norm"
     seed: int = 0
     log_every: int = 10
     evaluate_every: int | None = None

@@ -90,6 +90,10 @@ class State:
     evaluated_step: int = -1
     best_step: int | None = None
     best_value: float | None = None
+    clip: float | None = None
+    """What `clip = "auto"` has picked."""
+    clip_sizes: list[float] = field(default_factory=list)
+    """Of gradients, by which it picks; empty once it has."""
     training_loss_sum: float = 0.0
     training_updates: int = 0
     """Updates since the last evaluation, over which that sum goes."""
