@@ -166,6 +166,10 @@ def test_the_start_event_tells_the_plan(tmp_path: Path) -> None:
         "dtype": "float32",
         "threads": CPU.threads,
         "parameters": 259,
+        "trained_tensors": 8,
+        "trained_parameters": 259,
+        "frozen_tensors": 0,
+        "frozen_parameters": 0,
     }
     for line in ("1 x", "float32", "64, 1.5 epochs", "4 (micro-batch) x 2 (accumulation) x 1 (ranks) = 8", "12"):
         assert line in printed

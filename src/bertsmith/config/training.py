@@ -23,6 +23,9 @@ class ModelConfig(Section):
 class LoopConfig(OptimizerConfig):
     """What pre-training and fine-tuning have in common."""
 
+    freeze: tuple[str, ...] = ()
+    """Parts that do not train, such as `["embeddings", "encoder.layer.0-3"]`: modules or tensors by name, numbers as
+    ranges too. Frozen parts at the bottom cost no backward pass, and none costs optimizer memory."""
     batch_size: Positive = 32
     """Examples in one update, over all micro-batches and processes."""
     micro_batch_size: Positive | None = None

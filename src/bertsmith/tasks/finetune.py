@@ -27,6 +27,7 @@ from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.compiling import compiled
+from bertsmith.training.freeze import freeze
 from bertsmith.training.loop import train as train_loop
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Evaluation, Plan
@@ -172,6 +173,7 @@ class _Run:
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
         model = self._make_model(allow_pickle=recipe.runtime.allow_pickle).to(self.runtime.device)
+        freeze([model], config.freeze)
         self.dir.begin(recipe_toml(recipe), console=self.console)
         batches = TrainingBatches(
             train_features,

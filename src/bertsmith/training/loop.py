@@ -26,6 +26,7 @@ from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.clip import clip_gradients
 from bertsmith.training.determinism import deterministic
+from bertsmith.training.freeze import train_account
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
 from bertsmith.training.schedule import Schedule
@@ -184,7 +185,9 @@ class _Loop:
         self.checkpoints.remove_after(self.state.step)
         parameters = sum(p.numel() for p in self.model.parameters())
         first, last = self.state.first_step, self.state.total_steps
-        facts = self.plan.facts(self.runtime, first_step=first, last_step=last, parameters=parameters)
+        facts = self.plan.facts(self.runtime, first_step=first, last_step=last, parameters=parameters) | train_account(
+            self.model
+        )
         self.track.start(self.state.step, facts, resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
 
@@ -218,7 +221,8 @@ class _Loop:
                 sums = self.loss_sums(batch.to(self.runtime.device))
             shares = {name: value / max(totals[name], 1) for name, value in sums.items()}
             loss = torch.stack([self._weight(name) * share for name, share in shares.items()]).sum()
-            torch.autograd.backward(loss)
+            if loss.requires_grad:  # not where all that this objective reads is frozen
+                torch.autograd.backward(loss)
             for name, share in shares.items():
                 losses[name] = losses.get(name, 0) + share.detach()
             if self.interrupts.pending and number < len(batches) - 1:
@@ -237,6 +241,8 @@ class _Loop:
         state, window = self.state, self.state.window
         self.learning_rate = self._learning_rate()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise UsageError("nothing that trains has a part in the loss; freeze less, or add an objective")
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
             plan = self.plan

@@ -42,12 +42,13 @@ class _MaskedTokenLossSum(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         precise = torch.promote_types(weight.dtype, torch.float32)
-        wants_gradient = any(ctx.needs_input_grad)
+        wants_hidden, wants_weight, wants_bias, _ = ctx.needs_input_grad
         with torch.autocast(device, enabled=False):
             narrow_weight = weight.to(dtype)
             loss = torch.zeros((), dtype=precise, device=hidden.device)
-            hidden_gradient = torch.empty_like(hidden)
-            weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
+            hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
+            weight_gradient = torch.zeros_like(weight) if wants_weight else None
+            bias_gradient = torch.zeros_like(bias) if wants_bias else None
             size = max(1, _CHUNK_LOGITS // len(weight))
             for start in range(0, len(hidden), size):
                 chunk = slice(start, start + size)
@@ -57,24 +58,24 @@ class _MaskedTokenLossSum(torch.autograd.Function):
                 logits = (h @ narrow_weight.t()).to(precise).add_(bias)  # (chunk, vocab)
                 total = logits.logsumexp(dim=1, keepdim=True)
                 loss += ((total - logits.gather(1, target)).squeeze(1) * counted).sum()
-                if wants_gradient:
+                if wants_hidden or wants_weight or wants_bias:
                     gradient = logits.sub_(total).exp_()
                     gradient.scatter_add_(1, target, torch.full_like(total, -1.0))
                     gradient.mul_(counted[:, None])
+                if bias_gradient is not None:
                     bias_gradient += gradient.sum(dim=0)
+                if hidden_gradient is not None or weight_gradient is not None:
                     gradient = gradient.to(dtype)
+                if hidden_gradient is not None:
                     hidden_gradient[chunk] = gradient @ narrow_weight
+                if weight_gradient is not None:
                     weight_gradient += gradient.t() @ h
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        hidden_gradient, weight_gradient, bias_gradient = ctx.saved_tensors
-        factor = upstream[0]
-        return (
-            hidden_gradient * factor.to(hidden_gradient.dtype),
-            weight_gradient * factor,
-            bias_gradient * factor,
-            None,
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        hidden_gradient, weight_gradient, bias_gradient = (
+            None if gradient is None else gradient * upstream[0].to(gradient.dtype) for gradient in ctx.saved_tensors
         )
+        return hidden_gradient, weight_gradient, bias_gradient, None

@@ -21,6 +21,7 @@ from bertsmith.runtime import Runtime, derive_seed, environment
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
+from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import OBJECTIVE, LabelledText, WithClassifier
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.objectives import loss_sums_of, with_labels
@@ -131,6 +132,8 @@ class _Run:
         """
         model = self._make_model()
         classifier = None if self.labelled is None else self.labelled.classifier(model)
+        for phase in self.phases:
+            freeze([model, classifier], phase.config.freeze)
         folder.begin(recipe_toml(self.recipe), console=self.console)
         checkpoints = Checkpoints(folder.checkpoints, keep=self.config.keep_checkpoints)
         track = Track(folder.metrics, about=self._about(), console=self.console)
@@ -152,6 +155,7 @@ class _Run:
         on_evaluation: Callback | None,
     ) -> None:
         config, labelled = phase.config, self.labelled if phase.reads_labels else None
+        freeze([model, classifier], config.freeze)
         forward, note = compiled(model.masked_states, config.compile, long_enough=phase.is_long, say=self.say)
         data = phase.data("train", static_shapes=note == COMPILED) if phase.reads_text else None
 

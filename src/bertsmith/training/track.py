@@ -144,9 +144,15 @@ def opening_lines(plan: Mapping[str, Any]) -> list[str]:
     """What is about to be run, in a few lines."""
     steps = "as many as the budget holds" if plan["steps"] is None else f"{plan['steps']:,}"
     epochs = "" if plan["epochs"] is None else f", {plan['epochs']:.3g} epochs"
+    frozen = (
+        f"; {plan['frozen_parameters']:,} of them frozen ({plan['frozen_tensors']} tensors), "
+        f"{plan['trained_parameters']:,} train ({plan['trained_tensors']} tensors)"
+        if plan.get("frozen_tensors")
+        else ""
+    )
     return [
         f"device     {plan['device_count']} x {plan['device']}, {plan['dtype']}, {plan['threads']} threads",
-        f"model      {plan['parameters']:,} parameters",
+        f"model      {plan['parameters']:,} parameters{frozen}",
         f"examples   {plan['examples']:,}{epochs}",
         f"batch      {plan['micro_batch_size']} (micro-batch) x {plan['accumulation']} (accumulation) "
         f"x {plan['ranks']} (ranks) = {plan['batch_size']}",
