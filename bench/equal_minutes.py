@@ -1,10 +1,10 @@
 """Held-out masked-word loss after equal wall-clock: ours against `transformers` at its best, on the same text.
 
-Both train 4 layers of 256 on examples of 128 tokens, in batches of 32, masked words only, from random weights, on corpus/en with one
-vocabulary of 8,192, for the same minutes of this machine, compilation included. The peer is `BertForMaskedLM` with
-fused AdamW, compiled, in bfloat16 where the CPU has it, on texts joined and cut every 128 tokens, masked by
-`DataCollatorForLanguageModeling`, as run_mlm does; its rate falls in a straight line over the wall-clock. Ours is the
-settings of recipes/english.toml otherwise.
+Both train 4 layers of 256 on examples of 128 tokens, in batches of 32, masked words only, from random weights, on
+corpus/en with one vocabulary of 8,192, for the same minutes of this machine, compilation included. The peer is
+`BertForMaskedLM` with fused AdamW, compiled, in bfloat16 where the CPU has it, on texts joined and cut every 128 tokens,
+masked by `DataCollatorForLanguageModeling`, as run_mlm does; its rate falls in a straight line over the wall-clock.
+Ours is the settings of recipes/english.toml otherwise.
 
     rates    each side's learning rate is the best of five on short runs (--rate-minutes), by held-out loss
     pairs    a pair of runs a seed (--minutes); the seed is that of weights, order and masks
