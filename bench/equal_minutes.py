@@ -2,7 +2,7 @@
 
 Both train 4 layers of 256 on examples of 128 tokens, in batches of 32, masked words only, from random weights, on
 corpus/en with one vocabulary of 8,192, for the same minutes of this machine, compilation included. The peer is
-`BertForMaskedLM` with fused AdamW, compiled, in bfloat16 where the CPU has it, on texts joined and cut every 128 tokens,
+`BertForMaskedLM` with fused AdamW, compiled, in bfloat16 where the CPU has it, on texts joined and cut every 128,
 masked by `DataCollatorForLanguageModeling`, as run_mlm does; its rate falls in a straight line over the wall-clock.
 Ours is the settings of recipes/english.toml otherwise.
 
