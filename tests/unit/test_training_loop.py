@@ -13,13 +13,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bertsmith.config import OptimizerConfig
 from bertsmith.errors import BertsmithError, UsageError
-from bertsmith.training.plan import Evaluation
+from bertsmith.training.plan import Evaluation, Sums
 from training_case import CPU, PLAN, TinyModel, events, make_batch, run
 
 FIELDS = {
     *("event", "step", "epoch", "elapsed_seconds", "loss", "losses", "learning_rate", "gradient_norm", "clip_rate"),
     *("tokens_per_second", "examples", "loader_wait_seconds", "padding_share", "truncation_share", "memory_bytes"),
-    "skipped_updates",
+    *("skipped_updates", "accuracies", "flops_per_token"),
 }
 
 
@@ -140,6 +140,29 @@ def test_lines_are_whole_and_means_are_over_the_window(tmp_path: Path) -> None:
     assert five[0]["padding_share"] == pytest.approx(1 / 8)
     trained = [event["training_loss"] for event in events(tmp_path / "each", "evaluation")]
     assert trained == pytest.approx([sum(e["loss"] for e in each[i : i + 4]) / 4 for i in (0, 4, 8)])
+
+
+def test_right_answers_are_shares_of_the_items_of_applied_updates(tmp_path: Path) -> None:
+    """One item in each micro-batch is right; the second update is spoiled, so nothing of it counts."""
+
+    def wrap(function: Callable[[Any], Mapping[str, Tensor]]) -> Callable[[Any], Mapping[str, Tensor]]:
+        spoiled = _spoiled({1}, math.nan)(function)
+
+        def loss_sums(batch: Any) -> Mapping[str, Tensor]:
+            sums = Sums()
+            sums.update(spoiled(batch))
+            sums.right["nsp"] = torch.tensor(1)
+            return sums
+
+        return loss_sums
+
+    plan = replace(PLAN, total_steps=4, log_every=4, flops=lambda batch: 7.0 * batch.num_tokens)
+    run(tmp_path, plan=plan, wrap=wrap)
+    (event,) = events(tmp_path, "step")
+    items = sum(make_batch(step, 8).counts["nsp"] for step in (0, 2, 3))
+    assert event["skipped_updates"] == 1
+    assert event["accuracies"] == {"nsp": pytest.approx(2 * 3 / items)}
+    assert event["flops_per_token"] == pytest.approx(7.0)
 
 
 def test_the_start_event_tells_the_plan(tmp_path: Path) -> None:

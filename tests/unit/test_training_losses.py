@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bertsmith.training import losses
-from bertsmith.training.losses import masked_token_loss_sum, next_sentence_loss_sum
+from bertsmith.training.losses import (
+    masked_token_loss_sum,
+    masked_token_sums,
+    next_sentence_loss_sum,
+    next_sentence_right,
+)
 
 
 def _inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -54,6 +59,22 @@ def test_huge_logits_stay_finite() -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(hidden.grad).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chunk_logits", [1, 7 * 3, 10_000])
+def test_right_answers_are_those_of_the_greatest_logit(chunk_logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_LOGITS", chunk_logits)
+    hidden, weight, bias, labels = _inputs()
+    best = F.linear(hidden, weight, bias).argmax(dim=1)
+    labels[[0, 4, 6]] = best[[0, 4, 6]]
+    _, right = masked_token_sums(hidden, weight, bias, labels)
+    assert int(right) == int((best == labels).sum()) >= 3
+    assert not right.requires_grad
+
+
+def test_pairs_answered_rightly_are_counted_and_no_pair_is_not() -> None:
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [5.0, 1.0]])
+    assert int(next_sentence_right(logits, torch.tensor([0, 0, -100, 0]))) == 2
 
 
 def test_no_labels_give_zero_loss_and_gradient() -> None:

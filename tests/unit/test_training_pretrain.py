@@ -17,7 +17,9 @@ from bertsmith.errors import CheckpointError, RecipeError, Stopped, UsageError
 from bertsmith.examples.batches import PretrainData
 from bertsmith.model import BertForMaskedLM, BertForPreTraining, preset, read_card
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.heldout import HeldOut
+from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.objectives import loss_sums_of
 from bertsmith.training.pretrain import PretrainResult, pretrain
 from pretrain_case import Made, make_examples
@@ -239,3 +241,26 @@ def test_samples_hide_whole_words_and_name_them(made: Made) -> None:
 def test_a_recipe_without_pretraining_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no \[pretrain\] section"):
         _run(made, tmp_path, made.recipe().model_copy(update={"pretrain": None}))
+
+
+def test_steps_tell_accuracies_on_the_training_batches_however_they_are_split(made: Made, tmp_path: Path) -> None:
+    calm = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    raw = {**made.raw, "model": {**made.raw["model"], "overrides": {**made.raw["model"]["overrides"], **calm}}}
+    found = []
+    for size in (8, 3):
+        recipe = Made(raw, made.examples, made.tokenizer).recipe(max_steps=3, log_every_steps=1, micro_batch_size=size)
+        _run(made, tmp_path / str(size), recipe)
+        found.append(events(tmp_path / str(size), "step"))
+    whole, parts = ([event["accuracies"] for event in steps] for steps in found)
+    assert whole[0] == parts[0], "the first step's weights are the same to the last bit"
+    assert all(set(each) == {"mlm", "nsp"} and all(0 <= share <= 1 for share in each.values()) for each in whole)
+    model, batch = _model(made), _data(made).batch(0, 8, 8)[0]
+    assert round(whole[0]["mlm"] * batch.counts["mlm"], 6) % 1 == 0
+    assert round(whole[0]["nsp"] * batch.counts["nsp"], 6) % 1 == 0
+    assert found[0][0]["flops_per_token"] == pytest.approx(flops_of(model.config)(batch) / batch.num_tokens)
+
+
+def test_the_start_tells_what_the_machine_can_do(made: Made, tmp_path: Path) -> None:
+    _run(made, tmp_path / "run", made.recipe(max_steps=1))
+    peak = events(tmp_path / "run", "start")[0]["environment"]["matmul_flops_per_second"]
+    assert peak == matmul_peak(CPU) > 0

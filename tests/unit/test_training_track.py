@@ -11,13 +11,24 @@ import pytest
 from rich.console import Console
 
 from bertsmith.errors import DataError
-from bertsmith.training.track import Track, clock_text, read_metrics
+from bertsmith.training import view
+from bertsmith.training.track import Track, read_metrics
+from bertsmith.training.view import View, clock_text, figures
 from training_case import PLAN, run
+
+FIGURES = {
+    "loss": 1.0,
+    "accuracies": {"mlm": 0.412, "nsp": 0.88},
+    "tokens_per_second": 1234.4,
+    "flops_per_token": 0.63 * 2e9 / 1234.4,
+    "gradient_norm": 0.83,
+}
 
 
 def _track(path: Path, *, terminal: bool = False) -> tuple[Track, io.StringIO]:
     output = io.StringIO()
-    return Track(path, about={"run": "r"}, console=Console(file=output, force_terminal=terminal, width=100)), output
+    about = {"run": "r", "environment": {"matmul_flops_per_second": 2e9}}
+    return Track(path, about=about, console=Console(file=output, force_terminal=terminal, width=100)), output
 
 
 def _write(path: Path, text: str) -> Path:
@@ -79,12 +90,13 @@ def test_rewinding_a_log_that_lost_its_end_keeps_whole_lines(tmp_path: Path) -> 
 def test_a_terminal_gets_a_bar_and_tables_above_it(tmp_path: Path) -> None:
     track, output = _track(tmp_path / "m", terminal=True)
     with track:
-        track.show(5, 10, loss=1.25, tokens_per_second=1234.5)
+        track.steps(5, 10, {"loss": 1.25, "tokens_per_second": 1234.5})
         track.say("a line")
-        track.show(10, 10, loss=1.0, tokens_per_second=1234.5)
+        track.steps(10, 10, FIGURES)
     printed = output.getvalue()
-    for text in ("10/10", "loss 1.0000", "1,234 tokens/s"):
+    for text in ("10/10", "loss 1.0000", "1,234 tokens/s", "mlm 41.2%", "63% of matmul peak", "gradient 0.83"):
         assert text in printed
+    assert _steps(tmp_path / "m") == [("step", 5), ("step", 10)]
     assert "a line" in printed
 
 
@@ -92,8 +104,29 @@ def test_elsewhere_lines_are_plain_and_few(tmp_path: Path) -> None:
     track, output = _track(tmp_path / "m")
     with track:
         for step in range(1, 100):
-            track.show(step, None, loss=1.0, tokens_per_second=10.0)
+            track.steps(step, None, {"loss": 1.0, "tokens_per_second": 10.0})
     assert output.getvalue() == "step 1/?  loss 1.0000  10 tokens/s\n"
+
+
+def test_a_plain_line_says_how_long_it_will_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(view.time, "monotonic", lambda: now)
+    output = io.StringIO()
+    shown = View(Console(file=output, width=200), peak=2e9)
+    shown.show(100, 400, FIGURES)
+    for step in (150, 200):  # the first of these comes too soon after a line to be one
+        now += 6.0
+        shown.show(step, 400, FIGURES)
+    assert output.getvalue().splitlines() == [
+        "step 100/400  loss 1.0000  mlm 41.2%  nsp 88.0%  1,234 tokens/s  63% of matmul peak  gradient 0.83",
+        "step 200/400  loss 1.0000  mlm 41.2%  nsp 88.0%  1,234 tokens/s  63% of matmul peak  gradient 0.83  "
+        "0:00:24 left",
+    ]
+
+
+def test_without_a_measured_peak_no_share_is_shown() -> None:
+    assert not any("peak" in text for text in figures(FIGURES, None))
+    assert not any("peak" in text for text in figures(FIGURES | {"flops_per_token": None}, 1e9))
 
 
 def test_markup_in_texts_is_not_markup(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from bertsmith.artifact import write_text
-from bertsmith.training.track import clock_text, read_metrics
+from bertsmith.training.track import read_metrics
+from bertsmith.training.view import clock_text
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.compiling import compiled
 from bertsmith.training.freeze import freeze
 from bertsmith.training.loop import train as train_loop
+from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Evaluation, Plan
 from bertsmith.training.run_dir import RunDir, model_digest
@@ -187,7 +189,7 @@ class _Run:
             "run": recipe.name,
             "kind": "finetune",
             "task": task.name,
-            "environment": environment(self.runtime),
+            "environment": environment(self.runtime) | {"matmul_flops_per_second": matmul_peak(self.runtime)},
             "data": splits.facts(task),
         }
         train_loop(
@@ -196,7 +198,7 @@ class _Run:
             schedule=make_schedule(config),
             next_batches=lambda step, _: batches.batch(step),
             loss_sums=self._loss_sums(model),
-            plan=self._plan(batches.steps_per_epoch),
+            plan=replace(self._plan(batches.steps_per_epoch), flops=flops_of(model.config)),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
             track=Track(self.dir.metrics, about=about, console=self.console),
             runtime=self.runtime,

@@ -215,6 +215,7 @@ class _Loop:
         waited_seconds = time.monotonic() - started
         totals = _totals(batches)
         losses: dict[str, Tensor] = {}
+        right: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
             torch.manual_seed(derive_seed("dropout", self.plan.seed, state.step, number, self.runtime.rank))
             with self.runtime.autocast():
@@ -225,16 +226,20 @@ class _Loop:
                 torch.autograd.backward(loss)
             for name, share in shares.items():
                 losses[name] = losses.get(name, 0) + share.detach()
+            for name, count in getattr(sums, "right", {}).items():
+                right[name] = right.get(name, 0) + count
             if self.interrupts.pending and number < len(batches) - 1:
                 self.optimizer.zero_grad()
                 self.interrupts.check()
         values = {name: value.item() for name, value in losses.items()}
         self._apply(values)
+        if not state.skipped_in_a_row:
+            state.window.add_right(right, totals)
         seconds = time.monotonic() - started
         self.step_seconds.append(seconds)
         state.step += 1
         state.tokens += sum(batch.num_tokens for batch in batches)
-        state.window.add_batches(batches, seconds=seconds, waited_seconds=waited_seconds)
+        state.window.add_batches(batches, seconds=seconds, waited_seconds=waited_seconds, flops=self.plan.flops)
 
     def _apply(self, losses: Mapping[str, float]) -> None:
         """Clip and take the step, unless loss or gradient is not finite."""
@@ -361,10 +366,7 @@ class _Loop:
             "skipped_updates": state.skipped_updates,
             **window.fields(),
         }
-        self.track.event("step", state.step, fields)
-        self.track.show(
-            state.step, state.total_steps, loss=fields["loss"], tokens_per_second=fields["tokens_per_second"]
-        )
+        self.track.steps(state.step, state.total_steps, fields)
         state.window = Window()
 
     def _save(self) -> None:

@@ -17,8 +17,19 @@ def next_sentence_loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(precise, labels, ignore_index=IGNORED, reduction="sum")
 
 
+def next_sentence_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Number of pairs whose label has the greater of the (batch, 2) logits; a label of -100 is never right."""
+    return (logits.argmax(dim=-1) == labels).sum()
+
+
 def masked_token_loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the cross-entropy of softmax(hidden weight^T + bias) over items whose label is not -100.
+    """The first of `masked_token_sums`."""
+    return masked_token_sums(hidden, weight, bias, labels)[0]
+
+
+def masked_token_sums(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross-entropy of softmax(hidden weight^T + bias) over items whose label is not -100, and how many of
+    them are right: no word has a greater logit than the label.
 
         L       = sum_i  logsumexp_v z_iv - z_i,y_i          z = h W^T + b
         dL/dz   = softmax(z) - onehot(y)                     0 in rows that are ignored
@@ -32,13 +43,13 @@ def masked_token_loss_sum(hidden: Tensor, weight: Tensor, bias: Tensor, labels: 
         weight: (vocab, hidden), bias: (vocab,) of the decoder.
         labels: (masks,) token ids, -100 where there is none.
     """
-    loss: Tensor = _MaskedTokenLossSum.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
-    return loss
+    sums: tuple[Tensor, Tensor] = _MaskedTokenSums.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
+    return sums
 
 
-class _MaskedTokenLossSum(torch.autograd.Function):
+class _MaskedTokenSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         precise = torch.promote_types(weight.dtype, torch.float32)
@@ -46,6 +57,7 @@ class _MaskedTokenLossSum(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             narrow_weight = weight.to(dtype)
             loss = torch.zeros((), dtype=precise, device=hidden.device)
+            right = torch.zeros((), dtype=torch.int64, device=hidden.device)
             hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
             weight_gradient = torch.zeros_like(weight) if wants_weight else None
             bias_gradient = torch.zeros_like(bias) if wants_bias else None
@@ -56,12 +68,15 @@ class _MaskedTokenLossSum(torch.autograd.Function):
                 counted = y != IGNORED
                 target = torch.where(counted, y, 0)[:, None]
                 logits = (h @ narrow_weight.t()).to(precise).add_(bias)  # (chunk, vocab)
-                total = logits.logsumexp(dim=1, keepdim=True)
-                loss += ((total - logits.gather(1, target)).squeeze(1) * counted).sum()
+                greatest = logits.amax(dim=1, keepdim=True)
+                aside = greatest - logits.gather(1, target)  # (chunk, 1) how far the truth is from the likeliest word
+                shares = logits.sub_(greatest).exp_()  # one pass of exponentials gives both the sum and the softmax
+                total = shares.sum(dim=1, keepdim=True)
+                loss += ((total.log() + aside).squeeze(1) * counted).sum()
+                right += ((aside.squeeze(1) == 0) & counted).sum()
                 if wants_hidden or wants_weight or wants_bias:
-                    gradient = logits.sub_(total).exp_()
-                    gradient.scatter_add_(1, target, torch.full_like(total, -1.0))
-                    gradient.mul_(counted[:, None])
+                    gradient = shares.mul_(counted[:, None] / total)
+                    gradient.scatter_add_(1, target, -counted[:, None].to(precise))
                 if bias_gradient is not None:
                     bias_gradient += gradient.sum(dim=0)
                 if hidden_gradient is not None or weight_gradient is not None:
@@ -71,7 +86,8 @@ class _MaskedTokenLossSum(torch.autograd.Function):
                 if weight_gradient is not None:
                     weight_gradient += gradient.t() @ h
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
-        return loss
+        ctx.mark_non_differentiable(right)
+        return loss, right
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:

@@ -22,7 +22,8 @@ from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.model.language import LanguageModel, MaskedStates
 from bertsmith.training.labelled import OBJECTIVE, LabelledText
 from bertsmith.training.loop import LossSums
-from bertsmith.training.losses import IGNORED, masked_token_loss_sum, next_sentence_loss_sum
+from bertsmith.training.losses import IGNORED, masked_token_sums, next_sentence_loss_sum, next_sentence_right
+from bertsmith.training.plan import Sums
 
 
 def loss_sums_of(model: LanguageModel, forward: Callable[..., MaskedStates], *, skips_mask: bool) -> LossSums:
@@ -31,18 +32,20 @@ def loss_sums_of(model: LanguageModel, forward: Callable[..., MaskedStates], *, 
     With `skips_mask`, a batch without padding gets no attention mask; compiled code rather sees one form of input.
     """
 
-    def loss_sums(batch: PretrainBatch) -> dict[str, Tensor]:
+    def loss_sums(batch: PretrainBatch) -> Sums:
         is_full = skips_mask and batch.num_tokens == batch.input_ids.numel()
         attention_mask = None if is_full else batch.attention_mask
         found = forward(batch.input_ids, batch.masked_positions, attention_mask, batch.token_type_ids)
-        sums = {}
+        sums = Sums()
         if "mlm" in batch.counts:
             masks = slice(batch.counts["mlm"])  # what is filled up comes last
             hidden, labels = found.hidden[masks], batch.masked_labels[masks]
-            sums["mlm"] = masked_token_loss_sum(hidden, model.decoder_weight, model.decoder_bias, labels)
+            weight, bias = model.decoder_weight, model.decoder_bias
+            sums["mlm"], sums.right["mlm"] = masked_token_sums(hidden, weight, bias, labels)
         for objective in {"nsp", "sop"} & batch.counts.keys():
             assert found.next_sentence_logits is not None, "a model with a next-sentence head"
             sums[objective] = next_sentence_loss_sum(found.next_sentence_logits, batch.next_sentence_label)
+            sums.right[objective] = next_sentence_right(found.next_sentence_logits, batch.next_sentence_label)
         is_real = batch.attention_mask == 1
         if "agreement" in batch.counts:
             sums["agreement"] = agreement_loss_sum(found.states, cls_of_unmasked(model, batch), is_real)

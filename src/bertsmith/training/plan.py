@@ -1,11 +1,12 @@
 """The loop's borders: what it is given (batches, a plan) and what it gives back (evaluations, a result)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import torch
+from torch import Tensor
 
 from bertsmith.runtime import Runtime
 
@@ -25,6 +26,16 @@ class Batch(Protocol):
         """Tokens that are not padding."""
 
     def to(self, device: torch.device) -> Self: ...
+
+
+class Sums(dict[str, Tensor]):
+    """What a step function may return in place of a plain dict: objective -> loss summed over a micro-batch's items;
+    and beside it `right`, objective -> how many items are answered rightly, where an answer can be right or wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.right: dict[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class Plan:
     phase_name: str = ""
     step_note: str = ""
     """Whether the step is compiled, and why."""
+    flops: Callable[[Any], float] | None = None
+    """Of a micro-batch's forward and backward pass; None: nobody counts."""
 
     @property
     def is_last_phase(self) -> bool:

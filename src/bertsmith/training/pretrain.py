@@ -19,17 +19,20 @@ from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, environment
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoint import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
 from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import OBJECTIVE, LabelledText, WithClassifier
 from bertsmith.training.loop import Callback, LossSums, train
+from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.objectives import loss_sums_of, with_labels
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.phases import Phase, phases_of
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
-from bertsmith.training.track import Track, clock_text, read_metrics
+from bertsmith.training.track import Track, read_metrics
+from bertsmith.training.view import clock_text
 
 _NOT_OF_THE_WEIGHTS = {"compile", "checkpoint_every_seconds", "keep_checkpoints", "log_every_steps", "init", "name"}
 _NEED_A_POOLER = {"nsp", "sop", OBJECTIVE}
@@ -173,7 +176,7 @@ class _Run:
             schedule=make_schedule(config),
             next_batches=next_batches,
             loss_sums=loss_sums,
-            plan=replace(phase.plan(data, labelled), step_note=note),
+            plan=replace(phase.plan(data, labelled), step_note=note, flops=flops_of(model.config)),
             checkpoints=checkpoints,
             track=track,
             runtime=self.runtime,
@@ -226,7 +229,7 @@ class _Run:
             "run": self.recipe.name,
             "kind": "pretrain",
             "task": None,
-            "environment": environment(self.runtime),
+            "environment": environment(self.runtime) | {"matmul_flops_per_second": matmul_peak(self.runtime)},
             "data": self.phases[0].facts(),
         }
 

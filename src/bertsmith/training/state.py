@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,9 @@ class Window:
     clipped: int = 0
     tokens: int = 0
     slots: int = 0
+    flops: float = 0.0
+    right: dict[str, int] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
     truncation_share: float | None = None
     seconds: float = 0.0
     loader_wait_seconds: float = 0.0
@@ -42,13 +45,22 @@ class Window:
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
 
-    def add_batches(self, batches: Sequence[Any], *, seconds: float, waited_seconds: float) -> None:
+    def add_right(self, right: Mapping[str, Any], totals: Mapping[str, int]) -> None:
+        """Count the right answers of an update that was applied, and of how many items."""
+        for name, count in right.items():
+            self.right[name] = self.right.get(name, 0) + int(count)
+            self.answered[name] = self.answered.get(name, 0) + totals[name]
+
+    def add_batches(
+        self, batches: Sequence[Any], *, seconds: float, waited_seconds: float, flops: Callable[[Any], float] | None
+    ) -> None:
         """Count the micro-batches of one step, applied or not."""
         self.steps += 1
         self.seconds += seconds
         self.loader_wait_seconds += waited_seconds
         for batch in batches:
             self.tokens += batch.num_tokens
+            self.flops += 0.0 if flops is None else flops(batch)
             self.slots += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens
             share = getattr(batch, "truncation_share", None)
             if share is not None:
@@ -60,9 +72,11 @@ class Window:
         return {
             "loss": self.loss / applied,
             "losses": {name: value / applied for name, value in self.losses.items()},
+            "accuracies": {name: self.right[name] / max(count, 1) for name, count in self.answered.items()},
             "gradient_norm": self.gradient_norm / applied,
             "clip_rate": self.clipped / applied,
             "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+            "flops_per_token": self.flops / max(self.tokens, 1) or None,
             "loader_wait_seconds": self.loader_wait_seconds,
             "padding_share": 1.0 - self.tokens / max(self.slots, 1),
             "truncation_share": None if self.truncation_share is None else self.truncation_share / max(self.steps, 1),

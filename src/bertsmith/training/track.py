@@ -9,27 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bertsmith.errors import BertsmithError, DataError
+from bertsmith.training.view import View, clock_text
 
 FORMAT_VERSION = 1
-_SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 
 class Track:
-    """Appends events to metrics.jsonl and shows progress: a bar on a terminal, a line now and then elsewhere.
+    """Appends events to metrics.jsonl and shows progress.
 
-    `about` goes into the start event: run, kind ("pretrain" or "finetune"), task, environment, data.
+    `about` goes into the start event: run, kind ("pretrain" or "finetune"), task, environment, data. Where the
+    environment says the machine's `matmul_flops_per_second`, steps are shown as a share of it.
     Use it as a context manager while training; `event` and `say` work only inside.
     """
 
     def __init__(self, path: Path, *, about: Mapping[str, Any], console: Console | None = None):
         self.path = path
         self.about = about
-        self.console = console or Console()
-        self._bar: Progress | None = None
-        self._last_plain_line = 0.0
+        self._view = View(console or Console(), peak=about.get("environment", {}).get("matmul_flops_per_second"))
+        self.say = self._view.say
         self._has_table = False
         self._has_started = False
 
@@ -39,9 +38,7 @@ class Track:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._view.stop()
         self._file.close()
 
     def event(self, event: str, step: int, fields: Mapping[str, Any]) -> None:
@@ -91,27 +88,10 @@ class Track:
             file.truncate(len(kept))
         self._file.seek(0, os.SEEK_END)
 
-    def say(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def show(self, step: int, total_steps: int | None, *, loss: float, tokens_per_second: float) -> None:
-        """Move the bar, or print a line if none was printed for ten seconds."""
-        if self.console.is_terminal:
-            if self._bar is None:
-                self._bar = _make_bar(self.console)
-                self._task = self._bar.add_task("", total=total_steps, completed=step, loss="", speed="")
-            self._bar.update(
-                self._task,
-                total=total_steps,
-                completed=step,
-                loss=f"loss {loss:.4f}",
-                speed=f"{tokens_per_second:,.0f} tokens/s",
-            )
-        elif time.monotonic() - self._last_plain_line >= _SECONDS_BETWEEN_PLAIN_LINES:
-            self._last_plain_line = time.monotonic()
-            total = "?" if total_steps is None else f"{total_steps:,}"
-            self.say(f"step {step:,}/{total}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s")
+    def steps(self, step: int, total_steps: int | None, fields: Mapping[str, Any]) -> None:
+        """The step event, in the log and before people's eyes."""
+        self.event("step", step, fields)
+        self._view.show(step, total_steps, fields)
 
     def evaluation(self, step: int, place: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """A row of the table of evaluations; its head comes before the first row."""
@@ -158,28 +138,6 @@ def opening_lines(plan: Mapping[str, Any]) -> list[str]:
         f"x {plan['ranks']} (ranks) = {plan['batch_size']}",
         f"steps      {steps}",
     ]
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _make_bar(console: Console) -> Progress:
-    bar = Progress(
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    bar.start()
-    return bar
 
 
 def _is_checkpoint(line: bytes, step: int) -> bool:
