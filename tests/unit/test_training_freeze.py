@@ -166,7 +166,7 @@ def test_the_decoder_s_gradient_is_not_computed_where_the_decoder_is_frozen(tied
 
 def _saved(loss: Tensor) -> Any:
     """Gradients that the fused loss keeps for its inputs: hidden, weight, bias."""
-    found = [node for node in _graph(loss.grad_fn) if "MaskedTokenLossSum" in type(node).__name__]
+    found = [node for node in _graph(loss.grad_fn) if "MaskedTokenSums" in type(node).__name__]
     assert len(found) == 1
     return found[0].saved_tensors
 
