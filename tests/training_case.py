@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bertsmith.config import OptimizerConfig, ScheduleConfig
 from bertsmith.runtime import Runtime, derive_seed
 from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.distributed import Ranks
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
@@ -125,6 +126,7 @@ def run(
     evaluates: bool = True,
     keep: int = 100,
     config: OptimizerConfig | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[TrainResult, nn.Module, str]:
     """Train a tiny model in `directory`; the result, the model and what was printed."""
     if model is None:
@@ -143,6 +145,7 @@ def run(
         runtime=runtime,
         evaluate=evaluate_with(model) if evaluates else None,
         callbacks=callbacks,
+        ranks=ranks,
     )
     return result, model, output.getvalue()
 

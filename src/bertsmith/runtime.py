@@ -19,7 +19,8 @@ from bertsmith.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+ParallelName = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,14 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype
-    """Dtype of matrix products: float32, or bfloat16 under autocast; weights stay float32."""
+    """Dtype of matrix products: float32, or bfloat16 or float16 under autocast; weights stay float32."""
     threads: int
     rank: int = 0
     world_size: int = 1
+    parallel: ParallelName = "ddp"
+    """Several processes hold whole copies of the model (ddp), or a part of it each (fsdp)."""
+    timeout_seconds: float = 600.0
+    """How long a process waits for the others before it gives up."""
 
     @property
     def device_name(self) -> str:
@@ -47,7 +52,8 @@ class Runtime:
         """Run matrix products in `dtype`; does nothing for float32."""
         import torch
 
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype if enabled else torch.bfloat16, enabled=enabled)
 
 
 def environment_variable(name: str, *, needed_by: str) -> str:
@@ -57,11 +63,19 @@ def environment_variable(name: str, *, needed_by: str) -> str:
     return os.environ[name]
 
 
-def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str = "auto") -> Runtime:
-    """Choose device and dtype by what the hardware has, and set PyTorch's thread count.
+def detect(
+    *,
+    dtype: DtypeName = "auto",
+    threads: int | None = None,
+    device: str = "auto",
+    parallel: ParallelName = "ddp",
+    timeout_seconds: float = 600.0,
+) -> Runtime:
+    """Choose device and dtype by what the hardware has, set PyTorch's thread count, read what torchrun says of ranks.
 
-    bfloat16 is chosen on a GPU that supports it and on a CPU with AVX512-BF16 or AMX; elsewhere bfloat16 is emulated
-    and slower than float32, so float32 is chosen.
+    bfloat16 is chosen on a GPU that supports it and on a CPU with AVX512-BF16 or AMX. Elsewhere bfloat16 is emulated
+    and slower than what is chosen then: float16 (with loss scaling) on a GPU, float32 on a CPU. Each process of a
+    machine has a GPU of its own.
     """
     import torch
 
@@ -71,20 +85,60 @@ def detect(*, dtype: DtypeName = "auto", threads: int | None = None, device: str
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"device {device!r} is unknown; use 'auto', 'cpu' or 'cuda'") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda' was asked for, but this PyTorch sees no GPU; use device 'cpu' or 'auto'")
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(
+            f"device {device!r}: training runs on 'cpu' and 'cuda', where it is tested to be exact; on a Mac use 'cpu'"
+        )
+    if chosen.type == "cuda":
+        chosen = _gpu(chosen)
     if threads is not None:
         torch.set_num_threads(threads)
-    if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else cpu_has_bfloat16()
-        dtype = "bfloat16" if fast else "float32"
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     return Runtime(
         device=chosen,
-        dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+        dtype=_best_dtype(chosen) if dtype == "auto" else dtypes[dtype],
         threads=torch.get_num_threads(),
-        rank=int(os.environ.get("RANK", "0")),
+        rank=process_rank(),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        parallel=parallel,
+        timeout_seconds=timeout_seconds,
     )
+
+
+def process_rank() -> int:
+    """Number of this process among those that torchrun started, over all machines; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes_here() -> int:
+    """Processes that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _gpu(device: torch.device) -> torch.device:
+    """The GPU of this process. Raises `UsageError` where there is none for it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError("device 'cuda' was asked for, but this PyTorch sees no GPU; use device 'cpu' or 'auto'")
+    if device.index is None and "LOCAL_RANK" in os.environ:
+        number = int(os.environ["LOCAL_RANK"])
+        if number >= torch.cuda.device_count():
+            raise UsageError(
+                f"{processes_here()} processes were started on this machine, which has {torch.cuda.device_count()} "
+                "GPUs; start one for each: torchrun --nproc-per-node gpu"
+            )
+        device = torch.device("cuda", number)
+        torch.cuda.set_device(device)
+    return device
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
 @functools.cache

@@ -39,8 +39,8 @@ def _as_peer_clips(how: Any, limit: float) -> list[Tensor]:
 @pytest.mark.parametrize("limit", [0.5, 1.0, 100.0])
 def test_clipped_as_pytorch_clips(by: Any, peer: Any, limit: float) -> None:
     gradients = _gradients()
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    clipped, decision = clip_gradients(gradients, norm=norm, clip=limit, by=by, state=State())
+    size = float(torch.nn.utils.get_total_norm(gradients, norm_type=2.0 if by == "norm" else math.inf))
+    clipped, decision = clip_gradients(gradients, size=size, clip=limit, by=by, state=State())
     assert clipped is (limit < 100.0)
     assert decision is None
     for ours, theirs in zip(gradients, _as_peer_clips(peer, limit), strict=True):

@@ -249,7 +249,7 @@ def test_another_length_under_the_same_folder_is_refused(tmp_path: Path) -> None
 def test_a_plan_without_an_end_and_several_processes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs total_steps or budget_seconds"):
         run(tmp_path, plan=replace(PLAN, total_steps=None))
-    with pytest.raises(UsageError, match="one process, not in 2"):
+    with pytest.raises(UsageError, match="2 processes were started, but they do not know of one another"):
         run(tmp_path, runtime=replace(CPU, world_size=2))
 
 

@@ -26,8 +26,13 @@ class RuntimeConfig(Section):
     """How to compute; nothing here changes what a stage's manifest says."""
 
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of matrix products. float16 is trained with a loss scale; auto takes it on GPUs without bfloat16."""
     threads: Positive | None = None
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: a whole model in every process, or a part of it in each (FSDP2), for models that fit no GPU."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Under torchrun: how long processes wait for one that does not answer, before they stop and say so."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare text; 0: one for each processor."""
     engine: Literal["local", "ray"] = "local"

@@ -30,6 +30,9 @@ class LoopConfig(OptimizerConfig):
     """Examples in one update, over all micro-batches and processes."""
     micro_batch_size: Positive | None = None
     """Examples in one forward pass; the update is the same, memory is less. Default: the whole batch."""
+    activation_checkpointing: bool = False
+    """Keep of each layer only its input for the backward pass and compute the rest again: less memory, a third more
+    time, the same update."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the step: auto takes it where a C++ compiler is found and the run is long enough to pay for it."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0

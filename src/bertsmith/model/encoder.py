@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
@@ -163,6 +164,10 @@ class Encoder(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.recomputes = False
+        """Keep only each layer's input in training and compute the layer again in the backward pass (Chen et al. 2016,
+        arXiv:1604.06174), with the same dropout: the same gradients bit for bit, for less memory and a third more time.
+        """
 
     def forward(
         self, hidden: Tensor, bias: Tensor | None, *, want_hidden_states: bool, want_attentions: bool
@@ -170,7 +175,12 @@ class Encoder(nn.Module):
         """Last hidden state; if wanted, all of them (embeddings first) and the attention of each layer."""
         hidden_states, attentions = [hidden], []
         for layer in self.layer:
-            hidden, attention = layer(hidden, bias, want_attention=want_attentions)
+            if self.recomputes and torch.is_grad_enabled():
+                hidden, attention = checkpoint(
+                    layer, hidden, bias, want_attention=want_attentions, use_reentrant=False, preserve_rng_state=True
+                )
+            else:
+                hidden, attention = layer(hidden, bias, want_attention=want_attentions)
             hidden_states.append(hidden)
             attentions.append(attention)
         return (

@@ -23,6 +23,7 @@ from torch import nn
 
 from bertsmith.artifact import file_sha256, remove_drafts, replace_directory, write_json
 from bertsmith.errors import CheckpointError
+from bertsmith.training.sharding import full, like
 
 FORMAT_VERSION = 1
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -55,16 +56,26 @@ class Checkpoints:
         return self.directory / f"step-{step:08d}"
 
     def save(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-    ) -> Checkpoint:
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[str, Any],
+        *,
+        writes: bool = True,
+    ) -> None:
         """Write a checkpoint; what stood before goes only when this one is whole and on the disk.
+
+        Of a sharded model all ranks call it, and one writes.
 
         Raises `CheckpointError` with the path and the bytes needed where the disk does not take it.
         """
         path = self.path(step)
         draft = self.directory / f".{path.name}.draft-{os.getpid()}"
-        model_tensors = _named_tensors(model)
-        optimizer_tensors = _optimizer_tensors(model, optimizer)
+        model_tensors = {name: full(tensor) for name, tensor in _named_tensors(model).items()}
+        optimizer_tensors = {name: full(tensor) for name, tensor in _optimizer_tensors(model, optimizer).items()}
+        if not writes:
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._clean()
@@ -84,7 +95,6 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
-        return Checkpoint(path, step, state)
 
     def latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
         """The newest checkpoint whose files are whole, and a line on each newer one that is not."""
@@ -149,7 +159,7 @@ def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], *, wher
         )
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(like(tensor, tensors[name]))
 
 
 def _named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -181,7 +191,7 @@ def _restore_optimizer(
         if parameter_name not in parameters:
             raise CheckpointError(f"{where} is of another model: it has optimizer state for {parameter_name!r}")
         parameter = parameters[parameter_name]
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        optimizer.state[parameter][key] = like(parameter, tensor)
 
 
 def _not_written(path: Path, needed_bytes: int, error: Exception) -> CheckpointError:

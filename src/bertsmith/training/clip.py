@@ -3,7 +3,6 @@
 The size of a gradient is its norm (`clip_by` "norm") or the largest of its absolute numbers ("value").
 """
 
-import math
 import statistics
 from typing import Literal
 
@@ -22,7 +21,7 @@ Decision = tuple[float, str]
 def clip_gradients(
     gradients: list[Tensor],
     *,
-    norm: float,
+    size: float,
     clip: float | Literal["auto"],
     by: Literal["norm", "value"],
     state: State,
@@ -37,15 +36,14 @@ def clip_gradients(
     whatever the scale of this loss (percentiles of the norm: Seetharaman et al. 2020, arXiv:2007.14469).
 
     Args:
-        norm: of all gradients together.
+        size: of all gradients together, over all ranks.
     """
     limit = _limit(clip, state)
-    size = norm if by == "norm" else float(torch.nn.utils.get_total_norm(gradients, norm_type=math.inf))
     decision = _record(size, state) if clip == "auto" and state.clip is None else None
     if size <= limit:
         return False, decision
     if by == "norm":
-        torch._foreach_mul_(gradients, limit / norm)
+        torch._foreach_mul_(gradients, limit / size)
     else:
         torch._foreach_clamp_max_(gradients, limit)
         torch._foreach_clamp_min_(gradients, -limit)

@@ -23,19 +23,23 @@ from torch import Tensor, nn
 
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
-from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.checkpoint import Checkpoint, Checkpoints, open_checkpoint
 from bertsmith.training.clip import clip_gradients
 from bertsmith.training.determinism import deterministic
+from bertsmith.training.distributed import Ranks, alone, silent
 from bertsmith.training.freeze import train_account
+from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_of
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
 from bertsmith.training.schedule import Schedule
+from bertsmith.training.sharding import is_sharded, whole
 from bertsmith.training.state import State, Window, steps_in_budget
 from bertsmith.training.track import Track
 
 RESUME = "run the same command again"
 _SKIPS_IN_A_ROW = 10
 _EVALUATIONS_PER_RUN = 10
+_TOKENS, _SLOTS, _FLOPS, _RIGHT = "#tokens", "#slots", "#flops", "#right "  # summed over ranks beside the objectives
 
 
 LossSums = Callable[[Any], Mapping[str, Tensor]]
@@ -57,6 +61,7 @@ def train(
     runtime: Runtime,
     evaluate: Evaluate | None = None,
     callbacks: Sequence[Callback] = (),
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train `model` in place up to the planned step, going on from the newest whole checkpoint if there is one.
 
@@ -68,13 +73,14 @@ def train(
     loss_sums(batch)     objective -> loss summed (not averaged) over the items that `batch.counts` counts; scalars
     evaluate(step)       called without gradients, with the model in eval mode
     callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl
+    ranks                all processes of the run, where there are several: `next_batches` gives this one's share, all
+                         of them evaluate, and the first logs, saves and calls back
 
     Raises `Stopped` after a signal (state saved), `BertsmithError` after ten updates in a row that were not finite.
     """
     if plan.total_steps is None and plan.budget_seconds is None:
         raise UsageError("training needs total_steps or budget_seconds")
-    if runtime.world_size > 1:
-        raise UsageError(f"training runs in one process, not in {runtime.world_size}; start it without torchrun")
+    ranks = ranks or alone(runtime)
     loop = _Loop(
         model=model,
         optimizer=optimizer,
@@ -83,12 +89,13 @@ def train(
         loss_sums=loss_sums,
         plan=plan,
         checkpoints=checkpoints,
-        track=track,
+        track=track if ranks.is_first else silent(),
         runtime=runtime,
         evaluate=evaluate,
         callbacks=callbacks,
+        ranks=ranks,
     )
-    with deterministic(runtime.device), Interrupts() as interrupts, track:
+    with deterministic(runtime.device), Interrupts() as interrupts, loop.track:
         return loop.run(interrupts)
 
 
@@ -105,6 +112,7 @@ class _Loop:
     runtime: Runtime
     evaluate: Evaluate | None
     callbacks: Sequence[Callback]
+    ranks: Ranks
 
     def run(self, interrupts: Interrupts) -> TrainResult:
         self.interrupts = interrupts
@@ -116,6 +124,7 @@ class _Loop:
             return self._result(resumed_from)
         self.saved_step, self.saved_time = self.state.step, time.monotonic()
         self.start_time = time.monotonic() - self.state.elapsed_seconds
+        self.gradient_sum = gradient_sum(self.model, self.parameters, self.ranks)
         try:
             self._go()
         except Interrupted as interruption:
@@ -126,6 +135,8 @@ class _Loop:
             with contextlib.suppress(BertsmithError):  # a full disk must not hide the first error
                 self._stop("error", str(error))
             raise
+        finally:
+            self.gradient_sum.close()
         if self.plan.is_last_phase:
             self._stop("done", "")
         return self._result(resumed_from)
@@ -147,15 +158,16 @@ class _Loop:
         self.model.train()
         is_decided = False
         while True:
-            self.interrupts.check()
+            self.ranks.check(self.interrupts)
             if self._evaluation_is_due():
                 self._evaluate()
+                self.ranks.check(self.interrupts)
             finished = self.state.is_finished
             is_time = time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds
-            if finished or is_decided or is_time:
+            if finished or is_decided or self.ranks.from_first(is_time):
                 self._save()
             if finished:
-                self.interrupts.check()
+                self.ranks.check(self.interrupts)
                 return
             self._update()
             is_decided = self.state.total_steps is None and self._decide_total_steps()
@@ -163,7 +175,7 @@ class _Loop:
                 self._log()
 
     def _resume(self) -> int | None:
-        checkpoint, skipped = self.checkpoints.latest()
+        checkpoint, skipped = self._latest()
         for line in skipped:
             self.track.say(f"passed over a checkpoint: {line}")
         if checkpoint is None:
@@ -182,7 +194,8 @@ class _Loop:
                     return checkpoint.step
                 checkpoint.restore(self.model, self.optimizer)
             self.track.rewind(self.state.metrics_bytes, checkpoint.step)
-        self.checkpoints.remove_after(self.state.step)
+        if self.ranks.is_first:
+            self.checkpoints.remove_after(self.state.step)
         parameters = sum(p.numel() for p in self.model.parameters())
         first, last = self.state.first_step, self.state.total_steps
         facts = self.plan.facts(self.runtime, first_step=first, last_step=last, parameters=parameters) | train_account(
@@ -190,6 +203,15 @@ class _Loop:
         )
         self.track.start(self.state.step, facts, resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
+
+    def _latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
+        """The newest whole checkpoint, as the first rank finds it."""
+        if self.ranks.is_first:
+            checkpoint, skipped = self.checkpoints.latest()
+            self.ranks.from_first(None if checkpoint is None else checkpoint.step)
+            return checkpoint, skipped
+        step = self.ranks.from_first(None)
+        return None if step is None else open_checkpoint(self.checkpoints.path(step)), ()
 
     def _is_over(self) -> bool:
         """True in a phase after which another has begun, or is to begin from where this one ended."""
@@ -213,7 +235,7 @@ class _Loop:
         state, started = self.state, time.monotonic()
         batches = self.next_batches(state.phase_step, state.progress)
         waited_seconds = time.monotonic() - started
-        totals = _totals(batches)
+        totals = self.ranks.totals(_totals(batches, self.plan.flops))
         losses: dict[str, Tensor] = {}
         right: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -222,36 +244,48 @@ class _Loop:
                 sums = self.loss_sums(batch.to(self.runtime.device))
             shares = {name: value / max(totals[name], 1) for name, value in sums.items()}
             loss = torch.stack([self._weight(name) * share for name, share in shares.items()]).sum()
+            self.gradient_sum.begin(last=number == len(batches) - 1)
             if loss.requires_grad:  # not where all that this objective reads is frozen
                 torch.autograd.backward(loss)
             for name, share in shares.items():
                 losses[name] = losses.get(name, 0) + share.detach()
             for name, count in getattr(sums, "right", {}).items():
                 right[name] = right.get(name, 0) + count
-            if self.interrupts.pending and number < len(batches) - 1:
+            if self.interrupts.pending and self.ranks.is_alone and number < len(batches) - 1:
                 self.optimizer.zero_grad()
                 self.interrupts.check()
-        values = {name: value.item() for name, value in losses.items()}
+        answers = {_RIGHT + name: int(count) for name, count in right.items()}
+        values = self.ranks.totals({name: value.item() for name, value in losses.items()} | answers)
+        found = {name: int(values.pop(_RIGHT + name)) for name in right}
+        self.gradient_sum.finish()
         self._apply(values)
         if not state.skipped_in_a_row:
-            state.window.add_right(right, totals)
+            state.window.add_right(found, totals)
         seconds = time.monotonic() - started
         self.step_seconds.append(seconds)
         state.step += 1
-        state.tokens += sum(batch.num_tokens for batch in batches)
-        state.window.add_batches(batches, seconds=seconds, waited_seconds=waited_seconds, flops=self.plan.flops)
+        state.tokens += totals[_TOKENS]
+        state.window.add_step(
+            tokens=totals[_TOKENS],
+            slots=totals[_SLOTS],
+            flops=totals[_FLOPS],
+            seconds=seconds,
+            waited_seconds=waited_seconds,
+        )
+        state.window.add_truncation(batches)
 
     def _apply(self, losses: Mapping[str, float]) -> None:
         """Clip and take the step, unless loss or gradient is not finite."""
         state, window = self.state, self.state.window
         self.learning_rate = self._learning_rate()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = gradients_of(self.parameters)
         if not gradients:
             raise UsageError("nothing that trains has a part in the loss; freeze less, or add an objective")
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = gradient_norm(gradients, self.model, self.ranks)
         if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
             plan = self.plan
-            clipped, decision = clip_gradients(gradients, norm=norm, clip=plan.clip, by=plan.clip_by, state=state)
+            size = norm if plan.clip_by == "norm" else gradient_norm(gradients, self.model, self.ranks, math.inf)
+            clipped, decision = clip_gradients(gradients, size=size, clip=plan.clip, by=plan.clip_by, state=state)
             if decision is not None:
                 value, because = decision
                 self.track.say(f"clip       {value:.4g}: {because}")
@@ -299,6 +333,7 @@ class _Loop:
             checkpoint_bytes=3 * sum(p.nbytes for p in self.parameters),
             checkpoint_every_seconds=self.plan.checkpoint_every_seconds,
         )
+        decision = self.ranks.from_first(decision)
         if decision is None:
             return False
         name, steps, because = decision
@@ -330,12 +365,13 @@ class _Loop:
         state, started = self.state, time.monotonic()
         self.model.eval()
         try:
-            with torch.no_grad(), self.interrupts.immediately():
+            with torch.no_grad(), whole(self.model), self._leaving_at_once():
                 evaluation = self.evaluate(state.step)
         finally:
             self.model.train()
         self.evaluation_seconds = time.monotonic() - started
-        best = state.best_value is None or evaluation.value > state.best_value
+        value = self.ranks.from_first(evaluation.value)
+        best = state.best_value is None or value > state.best_value
         evaluation = replace(
             evaluation,
             training_loss=state.training_loss_sum / state.training_updates if state.training_updates else None,
@@ -344,7 +380,7 @@ class _Loop:
         )
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
         if best:
-            state.best_step, state.best_value = state.step, evaluation.value
+            state.best_step, state.best_value = state.step, value
         place = {"epoch": self.plan.epoch(state.phase_step), "elapsed_seconds": self._elapsed()}
         names = ("split", "training_loss", "loss", "losses", "scores", "seconds", "best")
         fields = {name: getattr(evaluation, name) for name in names}
@@ -352,8 +388,13 @@ class _Loop:
         for sample in evaluation.samples:
             self.track.event("sample", state.step, sample)
         self.track.evaluation(state.step, place, fields)
-        for callback in self.callbacks:
-            callback(state.step, evaluation)
+        with whole(self.model):
+            for callback in self.callbacks if self.ranks.is_first else ():
+                callback(state.step, evaluation)
+
+    def _leaving_at_once(self) -> contextlib.AbstractContextManager[None]:
+        """Where nobody waits for this process, a signal ends an evaluation on arrival."""
+        return self.interrupts.immediately() if self.ranks.is_alone else contextlib.nullcontext()
 
     def _log(self) -> None:
         state, window = self.state, self.state.window
@@ -375,7 +416,10 @@ class _Loop:
         started = time.monotonic()
         self.state.elapsed_seconds = self._elapsed()
         self.state.metrics_bytes = self.track.synced_bytes()
-        self.checkpoints.save(self.state.step, self.model, self.optimizer, self.state.to_json())
+        if self.ranks.is_first or is_sharded(self.model):
+            self.checkpoints.save(
+                self.state.step, self.model, self.optimizer, self.state.to_json(), writes=self.ranks.is_first
+            )
         self.saved_step, self.saved_time = self.state.step, time.monotonic()
         self.track.event("checkpoint", self.state.step, {"seconds": self.saved_time - started})
 
@@ -392,9 +436,13 @@ class _Loop:
         return time.monotonic() - self.start_time
 
 
-def _totals(batches: Sequence[Any]) -> dict[str, int]:
-    totals: dict[str, int] = {}
+def _totals(batches: Sequence[Any], flops: Callable[[Any], float] | None) -> dict[str, int]:
+    """Items of each objective, tokens, slots for tokens, and FLOPs."""
+    totals = {_TOKENS: 0, _SLOTS: 0, _FLOPS: 0}
     for batch in batches:
+        totals[_TOKENS] += batch.num_tokens
+        totals[_SLOTS] += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens
+        totals[_FLOPS] += 0 if flops is None else round(flops(batch))
         for name, count in batch.counts.items():
             totals[name] = totals.get(name, 0) + count
     return totals

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -45,23 +45,24 @@ class Window:
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
 
-    def add_right(self, right: Mapping[str, Any], totals: Mapping[str, int]) -> None:
+    def add_right(self, right: Mapping[str, int], totals: Mapping[str, int]) -> None:
         """Count the right answers of an update that was applied, and of how many items."""
         for name, count in right.items():
-            self.right[name] = self.right.get(name, 0) + int(count)
+            self.right[name] = self.right.get(name, 0) + count
             self.answered[name] = self.answered.get(name, 0) + totals[name]
 
-    def add_batches(
-        self, batches: Sequence[Any], *, seconds: float, waited_seconds: float, flops: Callable[[Any], float] | None
-    ) -> None:
-        """Count the micro-batches of one step, applied or not."""
+    def add_step(self, *, tokens: int, slots: int, flops: float, seconds: float, waited_seconds: float) -> None:
+        """Count an update, applied or not, over all ranks; `slots` are tokens and padding."""
         self.steps += 1
         self.seconds += seconds
         self.loader_wait_seconds += waited_seconds
+        self.tokens += tokens
+        self.slots += slots
+        self.flops += flops
+
+    def add_truncation(self, batches: Sequence[Any]) -> None:
+        """Of the micro-batches of this rank."""
         for batch in batches:
-            self.tokens += batch.num_tokens
-            self.flops += 0.0 if flops is None else flops(batch)
-            self.slots += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens
             share = getattr(batch, "truncation_share", None)
             if share is not None:
                 self.truncation_share = (self.truncation_share or 0.0) + share / len(batches)
