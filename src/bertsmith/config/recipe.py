@@ -21,6 +21,8 @@ from bertsmith.config.text import CorpusConfig, Data, ExamplesConfig, TokenizerC
 from bertsmith.config.training import FinetuneConfig, ModelConfig, PretrainConfig
 from bertsmith.errors import RecipeError
 
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
 
 class RuntimeConfig(Section):
     """How to compute; nothing here changes what a stage's manifest says."""
@@ -42,6 +44,9 @@ class RuntimeConfig(Section):
     this machine alone, for as long as the command runs."""
     allow_pickle: bool = False
     """Read a checkpoint's pytorch_model.bin where it has no safetensors file (weights only; no code is run)."""
+    track: tuple[TrackerName, ...] = ()
+    """Send steps and evaluations there too (`pip install "bertsmith[track]"`); metrics.jsonl is always written. One
+    that fails is switched off, and training goes on."""
 
 
 STAGES = ("corpus", "tokenizer", "examples", "pretrain", "finetune")

@@ -200,7 +200,7 @@ class _Run:
             loss_sums=self._loss_sums(model),
             plan=replace(self._plan(batches.steps_per_epoch), flops=flops_of(model.config)),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
-            track=Track(self.dir.metrics, about=about, console=self.console),
+            track=Track(self.dir.metrics, about=about, console=self.console, trackers=recipe.runtime.track),
             runtime=self.runtime,
             evaluate=lambda _: self._evaluate(model, validation_features),
             callbacks=[lambda step, evaluation: self._keep(model, step, evaluation)],

@@ -139,7 +139,8 @@ class _Run:
             freeze([model, classifier], phase.config.freeze)
         folder.begin(recipe_toml(self.recipe), console=self.console)
         checkpoints = Checkpoints(folder.checkpoints, keep=self.config.keep_checkpoints)
-        track = Track(folder.metrics, about=self._about(), console=self.console)
+        trackers = self.recipe.runtime.track
+        track = Track(folder.metrics, about=self._about(), console=self.console, trackers=trackers)
         for phase in self.phases:
             self._train_phase(phase, model, classifier, checkpoints, track, on_evaluation)
         if self.labelled is not None and classifier is not None:

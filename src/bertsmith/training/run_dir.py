@@ -4,6 +4,7 @@ RUN/
     recipe.toml               the recipe, every default written out
     state.json                what the run is made from, and whether it is finished
     metrics.jsonl             what happened, line by line (docs/metrics.md)
+    trackers.json             the run's id with trackers, where there are any; tensorboard/, wandb/, mlflow.db: theirs
     checkpoints/              to go on from
     model/                    best weights (pre-training: the final ones): Hugging Face directory with bertsmith.json
 
@@ -37,6 +38,10 @@ _OURS = (
     "recipe.toml",
     "state.json",
     "metrics.jsonl",
+    "trackers.json",
+    "tensorboard",
+    "wandb",
+    "mlflow.db",
     "checkpoints",
     "model",
     "classifier",

@@ -4,13 +4,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from bertsmith.errors import BertsmithError, DataError
+from bertsmith.training.tracking import Tracking
 from bertsmith.training.view import View, clock_text
 
 FORMAT_VERSION = 1
@@ -20,15 +21,19 @@ class Track:
     """Appends events to metrics.jsonl and shows progress.
 
     `about` goes into the start event: run, kind ("pretrain" or "finetune"), task, environment, data. Where the
-    environment says the machine's `matmul_flops_per_second`, steps are shown as a share of it.
+    environment says the machine's `matmul_flops_per_second`, steps are shown as a share of it. `trackers` get steps and
+    evaluations too.
     Use it as a context manager while training; `event` and `say` work only inside.
     """
 
-    def __init__(self, path: Path, *, about: Mapping[str, Any], console: Console | None = None):
+    def __init__(
+        self, path: Path, *, about: Mapping[str, Any], console: Console | None = None, trackers: Sequence[str] = ()
+    ):
         self.path = path
         self.about = about
         self._view = View(console or Console(), peak=about.get("environment", {}).get("matmul_flops_per_second"))
         self.say = self._view.say
+        self._tracking = Tracking(trackers, path.parent, self.say)
         self._has_table = False
         self._has_started = False
 
@@ -51,6 +56,9 @@ class Track:
             raise BertsmithError(
                 f"{self.path} could not be written ({error}); make room and run the same command again"
             ) from error
+        self._tracking.event(event, step, fields)
+        if event == "stop":
+            self._tracking.finish(wait=fields["reason"] == "done")
 
     def start(self, step: int, plan: Mapping[str, Any], *, resumed: bool) -> None:
         """The start event and the opening lines, once; and the event and the lines of a phase where it begins."""
@@ -67,6 +75,12 @@ class Track:
             self.say(line)
         if resumed and not self._has_started:
             self.say(f"resumed    from step {step:,}")
+        self._tracking.start(
+            name=str(self.about["run"]),
+            kind=str(self.about.get("kind", "")),
+            first_step=step,
+            config={**self.about, **plan},
+        )
         self._has_started, self._has_table = True, False
 
     def synced_bytes(self) -> int:
