@@ -34,6 +34,7 @@ class _Sums:
     losses: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     correct: dict[str, int] = field(default_factory=dict)
+    unigram_loss: float = 0.0
     same_document: int = 0
     same_document_correct: int = 0
     predicted: list[int] = field(default_factory=lambda: [0, 0])
@@ -52,13 +53,25 @@ class _Sums:
 
 
 class HeldOut:
-    """Evaluates `model` on the first examples of the validation split, with the same masks and pairs each time."""
+    """Evaluates `model` on the first examples of the validation split, with the same masks and pairs each time.
+
+    `unigram_losses` (vocab,): what a guess by frequency alone loses at each word; its mean over the hidden words is
+    the baseline that the model's loss must beat.
+    """
 
     def __init__(
-        self, model: LanguageModel, data: PretrainData, *, num_examples: int, tokenizer: Tokenizer, runtime: Runtime
+        self,
+        model: LanguageModel,
+        data: PretrainData,
+        *,
+        num_examples: int,
+        tokenizer: Tokenizer,
+        runtime: Runtime,
+        unigram_losses: Tensor | None = None,
     ):
         self.model, self.data, self.num_examples = model, data, num_examples
         self.tokenizer, self.runtime = tokenizer, runtime
+        self.unigram_losses = unigram_losses
         self.samples = list(self._choose_samples()) if "mlm" in data.objectives else []
 
     def evaluate(self, _step: int = 0) -> Evaluation:
@@ -72,6 +85,8 @@ class HeldOut:
         if sums.same_document:
             scores["nsp_accuracy_same_document"] = sums.same_document_correct / sums.same_document
         details: dict[str, Any] = {}
+        if self.unigram_losses is not None and "mlm" in counted:
+            details["unigram_entropy"] = sums.unigram_loss / counted["mlm"]
         if self.data.pair_objective in counted:
             names = LABEL_NAMES[self.data.pair_objective]
             details["predictions_per_class"] = dict(zip(names, sums.predicted, strict=True))
@@ -92,6 +107,8 @@ class HeldOut:
             loss = F.cross_entropy(logits.float(), labels, reduction="none")
             predicted = logits.argmax(dim=-1)
             sums.add("mlm", loss=loss, correct=predicted == labels)
+            if self.unigram_losses is not None:
+                sums.unigram_loss += float(self.unigram_losses[labels].double().sum())
             self._keep_hardest(batch, loss, predicted, sums)
         is_real = batch.attention_mask == 1
         if "agreement" in self.data.objectives:

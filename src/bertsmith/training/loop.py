@@ -387,7 +387,7 @@ class _Loop:
         self.track.event("evaluation", state.step, place | fields | dict(evaluation.details))
         for sample in evaluation.samples:
             self.track.event("sample", state.step, sample)
-        self.track.evaluation(state.step, place, fields)
+        self.track.evaluation(state.step, place, {**evaluation.details, **fields})
         with whole(self.model):
             for callback in self.callbacks if self.ranks.is_first else ():
                 callback(state.step, evaluation)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bertsmith.artifact import open_artifact
 from bertsmith.config import PretrainConfig
@@ -14,6 +15,7 @@ from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.examples.batches import PretrainData
 from bertsmith.examples.shards import KIND as EXAMPLES
 from bertsmith.examples.shards import beside
+from bertsmith.examples.unigrams import unigram_losses
 from bertsmith.model.config import BertConfig
 from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime, derive_seed
@@ -126,7 +128,12 @@ class Phase:
             num_examples=self.config.evaluation_examples,
             tokenizer=self.tokenizer,
             runtime=runtime,
+            unigram_losses=self._unigram_losses(runtime) if "mlm" in self.config.objectives else None,
         )
+
+    def _unigram_losses(self, runtime: Runtime) -> Tensor:
+        losses = unigram_losses(self.examples, vocab_size=self.tokenizer.vocab_size)
+        return torch.from_numpy(losses).to(runtime.device)
 
     def batches(self, data: PretrainData, step: int, progress: float) -> list[PretrainBatch]:
         """Micro-batches of an update, with as many masks as are due by then."""

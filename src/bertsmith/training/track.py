@@ -117,6 +117,8 @@ class Track:
         cells += [clock_text(place["elapsed_seconds"])]
         if not self._has_table:
             self._has_table = True
+            if "unigram_entropy" in result:
+                self.say(f"baseline   {result['unigram_entropy']:.4f} is the loss at hidden words by frequency alone")
             self.say("  ".join(name.rjust(width) for name, width in zip(names, widths, strict=True)))
         row = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         self.say(row + ("  best" if result["best"] else ""))
