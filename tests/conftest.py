@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from postgres_case import Postgres, binaries, running_postgres
+from bertsmith.openmp import wait_asleep
+
+wait_asleep()  # as the command line does; tests share the processors with the processes that they start
+
+import torch  # noqa: E402
+
+from postgres_case import Postgres, binaries, running_postgres  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ from bertsmith.commands.options import (
 )
 from bertsmith.config import STAGES, load_recipe
 from bertsmith.errors import BertsmithError, Stopped, UsageError
+from bertsmith.openmp import wait_asleep
 
 if TYPE_CHECKING:
     from bertsmith.tasks.base import Columns
@@ -251,6 +252,7 @@ def _in_words(record: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point of the `bertsmith` command."""
+    wait_asleep()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _stop)
     try:

@@ -77,7 +77,6 @@ MEANINGS = {
     "FinetuneConfig.max_train_rows": "Train on so many rows, drawn at random; for trials.",
     "FinetuneConfig.epochs": "Passes over the training rows.",
     "RuntimeConfig.device": "`auto`, `cpu` or `cuda`. `auto`: a GPU where there is one.",
-    "RuntimeConfig.dtype": "Of matrix products; weights stay float32. `auto`: bfloat16 where the hardware has it.",
     "RuntimeConfig.threads": "Default: PyTorch's own choice.",
 }
 """Meanings of keys whose field in config has no docstring, most of them the field's usual names."""

@@ -9,7 +9,19 @@ import bertsmith
 
 ROOT = Path(bertsmith.__file__).parent
 ROOMS = [
-    *("errors", "config", "artifact", "runtime", "engine", "ray_engine", "progress", "corpus", "tokenizer", "examples"),
+    *(
+        "errors",
+        "openmp",
+        "config",
+        "artifact",
+        "runtime",
+        "engine",
+        "ray_engine",
+        "progress",
+        "corpus",
+        "tokenizer",
+        "examples",
+    ),
     *("model", "training", "tasks", "export", "compress", "analysis", "serve", "chain", "pipeline", "commands", "cli"),
 ]
 FACE = {"__init__", "__main__"}
