@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bertsmith.config import OptimizerConfig, ScheduleConfig
 from bertsmith.runtime import Runtime, derive_seed
-from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.optimizer import make_optimizer

@@ -5,6 +5,7 @@ its own, so that the ranks' counts of labels are far apart (`make_batch` labels 
 micro-batches of its own.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bertsmith.runtime import Runtime
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.sharding import full, shard, whole
 from ranks_case import ONE_THREAD, on_ranks
-from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run
+from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run, with_every_checkpoint
 
 BATCH = 32
 CLIPS = {"norm": 2.4, "value": 1.1}
@@ -98,3 +99,47 @@ def test_ranks_are_equal_to_one_process(tmp_path: Path, size: int, clip_by: str,
         if kind == "step":
             for name in ("gradient_norm", "loss", "learning_rate", "clip_rate", "padding_share", "examples"):
                 assert [e[name] for e in ours] == pytest.approx([e[name] for e in theirs], rel=1e-9), name
+
+
+def _weights_and_files(
+    ranks: Ranks, runtime: Runtime, directory: Path, plan: Any, seed: int
+) -> tuple[dict[str, Any], int | None]:
+    """Train on, from whatever is in `directory`; the weights put together, and where it went on from."""
+    torch.manual_seed(seed)
+    model = TinyModel(dropout=0.0).to(torch.float64)
+    if runtime.parallel == "fsdp" and not ranks.is_alone:
+        shard(model, [model.dense], ranks)
+    result, _, _ = run(
+        directory,
+        plan=plan,
+        model=model,
+        runtime=runtime,
+        next_batches=lambda step, _: even_share_of(step, ranks.rank, ranks.size),
+        ranks=ranks,
+    )
+    with whole(model):
+        return {name: _numbers(p) for name, p in model.named_parameters()}, result.resumed_from
+
+
+@pytest.mark.parametrize("writers", [("fsdp", 2), ("ddp", 2)])
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(tmp_path: Path, writers: tuple[Any, int]) -> None:
+    """Each sharded rank writes its own file; one, two and four ranks take them up, sharded or not."""
+    parallel, size = writers
+    half = with_every_checkpoint(replace(PLAN, batch_size=BATCH, total_steps=8, evaluate_every=4))
+    expected, _ = _weights_and_files(Ranks(0, 1), ONE_THREAD, tmp_path / "straight", half, 3)
+    on_ranks(size, _weights_and_files, tmp_path / "many", half, 3, parallel=parallel)
+    checkpoint = tmp_path / "many" / "checkpoints" / "step-00000005"
+    assert len(list(checkpoint.glob("*.safetensors"))) == (2 * size if parallel == "fsdp" else 2)
+    for later in range(6, 9):
+        shutil.rmtree(checkpoint.with_name(f"step-{later:08d}"))
+    shutil.copytree(tmp_path / "many", tmp_path / "one")
+    ways = [[_weights_and_files(Ranks(0, 1), ONE_THREAD, tmp_path / "one", half, 99)]]
+    for way, many in (("fsdp", 2), ("fsdp", 4), ("ddp", 2)):
+        directory = tmp_path / f"{way}-{many}"
+        shutil.copytree(tmp_path / "many", directory)
+        ways.append(on_ranks(many, _weights_and_files, directory, half, 99, parallel=way))  # type: ignore[arg-type]
+    for found in (found for way in ways for found in way):
+        weights, resumed_from = found
+        assert resumed_from == 5
+        for name, tensor in expected.items():
+            np.testing.assert_allclose(weights[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)

@@ -1,6 +1,7 @@
 """Torn checkpoints, kill -9 while saving, full disks and signals: what was saved is found, and the run is the same."""
 
 import errno
+import json
 import os
 import random
 import resource
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ from torch import nn
 
 from bertsmith.config import OptimizerConfig
 from bertsmith.errors import CheckpointError, Stopped
-from bertsmith.training import checkpoint as checkpoint_module
-from bertsmith.training.checkpoint import Checkpoints, open_checkpoint
+from bertsmith.training import tensor_files
+from bertsmith.training.checkpoint import finish, open_checkpoint, pieces_of, write_part
+from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.optimizer import make_optimizer
+from bertsmith.training.plan import Evaluation
+from bertsmith.training.tensor_files import Piece
 from training_case import PLAN, TinyModel, events, make_batch, run, with_every_checkpoint
 
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+FILES = ("model.safetensors", "optimizer.safetensors", "index.json", "state.json", "manifest.json")
 
 
 def _bits(model: nn.Module) -> dict[str, bytes]:
@@ -64,6 +69,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "weights cut short": lambda path: os.truncate(path / "model.safetensors", 100),
     "optimizer empty": lambda path: os.truncate(path / "optimizer.safetensors", 0),
     "bit flipped in weights": lambda path: _flip(path / "model.safetensors", random.Random(1)),
+    "index missing": lambda path: (path / "index.json").unlink(),
     "bit flipped in state": lambda path: _flip(path / "state.json", random.Random(2)),
     "folder empty": lambda path: [file.unlink() for file in path.iterdir()],
 }
@@ -169,7 +175,7 @@ def _die_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for owner, name in ((os, "fsync"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"), (Path, "replace")):
         monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
-    monkeypatch.setattr(checkpoint_module, "save_file", dying(checkpoint_module.save_file))
+    monkeypatch.setattr(tensor_files, "save_file", dying(tensor_files.save_file))
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["next step", "same step again"])
@@ -201,7 +207,9 @@ def test_kill_9_at_every_point_of_a_save(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_kill_9_at_random_times(tmp_path: Path) -> None:
     checkpoints, save = _saver(tmp_path)
+    started = time.monotonic()
     save(1)
+    save_seconds = time.monotonic() - started
     draw = random.Random(0)
 
     def work() -> None:
@@ -214,7 +222,7 @@ def test_kill_9_at_random_times(tmp_path: Path) -> None:
         if child == 0:
             work()
             os._exit(0)
-        time.sleep(draw.uniform(0.001, 0.05))
+        time.sleep(draw.uniform(0.001, 3 * save_seconds + 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         newest = _check_newest(checkpoints, set(range(newest, newest + 10_000)))
@@ -250,7 +258,7 @@ def test_a_run_on_a_full_disk_stops_with_one_clear_error(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module, "save_file", full)
+        patch.setattr(tensor_files, "save_file", full)
         with pytest.raises(CheckpointError, match=r"earlier checkpoints are intact"):
             run(tmp_path / "run", plan=with_every_checkpoint(), model=TinyModel())
     assert events(tmp_path / "run", "stop")[-1]["reason"] == "error"
@@ -371,6 +379,8 @@ directory = Path(sys.argv[1])
 
 def next_batches(step, _progress):
     if step == 3:
+        while not (directory / "checkpoints" / "step-00000003").exists():
+            time.sleep(0.01)  # a thread is saving it
         (directory / "ready").touch()
         while not (directory / "go on").exists():
             time.sleep(0.01)
@@ -423,3 +433,103 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     assert process.poll() is None, "the first signal waits for the end of the micro-batch"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_kept(
+    straight: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Never begun again from step 0 over the work of another version."""
+    _until(3, straight[0], tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(CheckpointError, match=r"step-00000003 is of format 1, this version reads 2; go on with"):
+        run(tmp_path / "run", plan=PLAN)
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 3
+
+
+@pytest.mark.parametrize("writers", [1, 2, 4])
+def test_a_checkpoint_of_several_ranks_is_taken_up_by_one(
+    writers: int, straight: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Each rank writes a share of every tensor's rows; the run that goes on from their files is the same."""
+    one = _until(5, straight[0], tmp_path / "run")
+    torch.manual_seed(2)
+    model = TinyModel()
+    optimizer = make_optimizer(model, OptimizerConfig())
+    whole = open_checkpoint(one)
+    whole.restore(model, optimizer)
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    parts = []
+    for rank in range(writers):
+        pieces: dict[str, dict[str, Piece]] = {"model": {}, "optimizer": {}}
+        for kind, whole_pieces in pieces_of(model, optimizer).items():
+            for name, tensor in ((name, piece.tensor) for name, piece in whole_pieces.items()):
+                if tensor.ndim:
+                    rows = tensor.tensor_split(writers)[rank]
+                    first = sum(len(part) for part in tensor.tensor_split(writers)[:rank])
+                    pieces[kind][name] = Piece(rows, (first, *[0] * (tensor.ndim - 1)), tuple(tensor.shape))
+                elif rank == 0:
+                    pieces[kind][name] = Piece.whole(tensor)
+        parts.append(write_part(draft, pieces, rank=rank, world_size=writers))
+    finish(draft, one, step=5, parts=parts, state=whole.state)
+    assert len(list(one.glob("*.safetensors"))) == 2 * writers
+    result, resumed, _ = run(tmp_path / "run", plan=PLAN, model=TinyModel())
+    assert result.resumed_from == 5
+    assert _bits(resumed) == straight[1]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The save of step 4 waits until update 7 has begun; what it holds is the state of step 4."""
+    has_begun, steps = threading.Event(), []
+    save_file = tensor_files.save_file
+
+    def slow(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        assert has_begun.wait(60), "the loop waited for the disk"
+        save_file(tensors, path)
+
+    def next_batches(step: int, _progress: float) -> list[Any]:
+        steps.append(step)
+        if step == 7:
+            has_begun.set()
+        return make_batch(step, 8).split([4, 4])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_files, "save_file", slow)
+        plan = replace(PLAN, keep_best=True, evaluate_every=4, total_steps=8)
+        _, straight, _ = run(tmp_path, plan=plan, next_batches=next_batches)
+    assert steps == list(range(8))
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000008")
+    result, resumed, _ = run(tmp_path, plan=plan, model=TinyModel())
+    assert result.resumed_from == 4
+    assert _bits(resumed) == _bits(straight)
+
+
+def test_what_a_save_raises_comes_back_to_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect, no full disk")
+
+    monkeypatch.setattr(tensor_files, "save_file", broken)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        run(tmp_path, plan=with_every_checkpoint())
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [4, 12]), (2, [4, 11, 12])])
+def test_the_last_ones_and_the_best_are_kept(
+    keep: int, left: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training_case
+
+    values = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.9, 10: 0.1, 12: 0.8}
+    evaluation = lambda step: Evaluation(loss=1.0, scores={"f1": values[step]}, metric="f1")  # noqa: E731
+    monkeypatch.setattr(training_case, "evaluate_with", lambda model: evaluation)
+    run(tmp_path, plan=replace(with_every_checkpoint(), evaluate_every=2, keep_best=True), keep=keep)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"step-{n:08d}" for n in left]
+    assert open_checkpoint(tmp_path / "checkpoints/step-00000012").state["best_step"] == 4
+
+
+def test_the_best_is_saved_even_where_no_other_would_be(tmp_path: Path) -> None:
+    run(tmp_path, plan=replace(PLAN, keep_best=True), keep=1)
+    assert events(tmp_path, "evaluation")[-1]["best"]
+    assert [event["step"] for event in events(tmp_path, "checkpoint")] == [4, 8, 12]

@@ -38,6 +38,8 @@ class LoopConfig(OptimizerConfig):
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time between checkpoints."""
     keep_checkpoints: Positive = 2
+    keep_best_checkpoint: bool = True
+    """Save after each evaluation that is the best so far, and keep that checkpoint beside the newest."""
     log_every_steps: Positive = 10
     seed: int | None = None
     """Default: the recipe's seed."""
@@ -48,7 +50,7 @@ MaskShare = Annotated[float, Field(gt=0, lt=1)]
 _ENDS = {"max_steps", "budget_minutes"}
 _OF_THE_WHOLE_RUN = (
     *("phases", "labelled", "init", "seed"),
-    *("keep_checkpoints", "checkpoint_every_seconds", "log_every_steps"),
+    *("keep_checkpoints", "keep_best_checkpoint", "checkpoint_every_seconds", "log_every_steps"),
 )
 
 
@@ -219,4 +221,6 @@ class FinetuneConfig(LoopConfig):
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    keep_best_checkpoint: bool = False
+    """Save and keep a checkpoint at each best evaluation too; the best weights are in `model/` as it is."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0

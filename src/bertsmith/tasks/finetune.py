@@ -26,7 +26,7 @@ from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, co
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_flops import flops_of
-from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import compiled
 from bertsmith.training.freeze import freeze
 from bertsmith.training.loop import train as train_loop
@@ -48,6 +48,7 @@ _NOT_OF_THE_WEIGHTS = {
     "compile",
     "checkpoint_every_seconds",
     "keep_checkpoints",
+    "keep_best_checkpoint",
     "log_every_steps",
     "literature",
 }
@@ -272,6 +273,7 @@ class _Run:
             log_every=min(config.log_every_steps, every),
             evaluate_every=every,
             checkpoint_every_seconds=config.checkpoint_every_seconds,
+            keep_best=config.keep_best_checkpoint,
         )
 
     def _encode(self, rows: Sequence[Any], split: str) -> Features:

@@ -195,6 +195,9 @@ class _Silent:
     def synced_bytes(self) -> int:
         return 0
 
+    def unwritten(self) -> str:
+        return ""
+
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_args, **_named: None
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
-from bertsmith.training.checkpoint import Checkpoint, Checkpoints, open_checkpoint
+from bertsmith.training.checkpoint import Checkpoint, open_checkpoint
+from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.clip import clip_gradients
 from bertsmith.training.determinism import deterministic
 from bertsmith.training.distributed import Ranks, alone, silent
@@ -31,8 +32,9 @@ from bertsmith.training.freeze import train_account
 from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_of
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
+from bertsmith.training.saving import Saving
 from bertsmith.training.schedule import Schedule
-from bertsmith.training.sharding import is_sharded, whole
+from bertsmith.training.sharding import whole
 from bertsmith.training.state import State, Window, steps_in_budget
 from bertsmith.training.track import Track
 
@@ -122,16 +124,18 @@ class _Loop:
         resumed_from = self._resume()
         if self._is_over():
             return self._result(resumed_from)
-        self.saved_step, self.saved_time = self.state.step, time.monotonic()
+        self.saving = Saving(self.checkpoints, self.track, self.plan, self.model, self.optimizer, self.ranks)
+        self.saving.saved(self.state.step)
         self.start_time = time.monotonic() - self.state.elapsed_seconds
         self.gradient_sum = gradient_sum(self.model, self.parameters, self.ranks)
         try:
             self._go()
         except Interrupted as interruption:
-            self._save()
+            self._finish_saving()
             self._stop(str(interruption), "")
             raise Stopped(interruption.signal_number, RESUME) from None
         except Exception as error:
+            self.saving.look(wait=True)
             with contextlib.suppress(BertsmithError):  # a full disk must not hide the first error
                 self._stop("error", str(error))
             raise
@@ -159,16 +163,17 @@ class _Loop:
         is_decided = False
         while True:
             self.ranks.check(self.interrupts)
+            self.saving.look()
+            is_best = False
             if self._evaluation_is_due():
-                self._evaluate()
+                is_best = self._evaluate() and self.plan.keep_best
                 self.ranks.check(self.interrupts)
-            finished = self.state.is_finished
-            is_time = time.monotonic() - self.saved_time >= self.plan.checkpoint_every_seconds
-            if finished or is_decided or self.ranks.from_first(is_time):
-                self._save()
-            if finished:
+            if self.state.is_finished:
+                self._finish_saving()
                 self.ranks.check(self.interrupts)
                 return
+            if is_decided or is_best or self.ranks.from_first(self.saving.is_due):
+                self._save()
             self._update()
             is_decided = self.state.total_steps is None and self._decide_total_steps()
             if self.state.step % self.plan.log_every == 0 or self.state.is_finished:
@@ -193,7 +198,7 @@ class _Loop:
                 if self._is_over():
                     return checkpoint.step
                 checkpoint.restore(self.model, self.optimizer)
-            self.track.rewind(self.state.metrics_bytes, checkpoint.step)
+            self.track.rewind(self.state.metrics_bytes, checkpoint.step, unwritten=self.state.unwritten_metrics)
         if self.ranks.is_first:
             self.checkpoints.remove_after(self.state.step)
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -360,7 +365,8 @@ class _Loop:
             every = max(1, math.ceil((state.total_steps - state.first_step) / _EVALUATIONS_PER_RUN))
         return state.phase_step % every == 0 or state.is_finished
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Measure, log, call back; True where it is the best so far."""
         assert self.evaluate is not None
         state, started = self.state, time.monotonic()
         self.model.eval()
@@ -391,6 +397,7 @@ class _Loop:
         with whole(self.model):
             for callback in self.callbacks if self.ranks.is_first else ():
                 callback(state.step, evaluation)
+        return best
 
     def _leaving_at_once(self) -> contextlib.AbstractContextManager[None]:
         """Where nobody waits for this process, a signal ends an evaluation on arrival."""
@@ -411,17 +418,12 @@ class _Loop:
         state.window = Window()
 
     def _save(self) -> None:
-        if self.saved_step == self.state.step:
-            return
-        started = time.monotonic()
         self.state.elapsed_seconds = self._elapsed()
-        self.state.metrics_bytes = self.track.synced_bytes()
-        if self.ranks.is_first or is_sharded(self.model):
-            self.checkpoints.save(
-                self.state.step, self.model, self.optimizer, self.state.to_json(), writes=self.ranks.is_first
-            )
-        self.saved_step, self.saved_time = self.state.step, time.monotonic()
-        self.track.event("checkpoint", self.state.step, {"seconds": self.saved_time - started})
+        self.saving.begin(self.state)
+
+    def _finish_saving(self) -> None:
+        self.state.elapsed_seconds = self._elapsed()
+        self.saving.finish(self.state)
 
     def _stop(self, reason: str, message: str) -> None:
         fields = {

@@ -163,6 +163,7 @@ class Phase:
             log_every=config.log_every_steps,
             evaluate_every=config.evaluate_every_steps,
             checkpoint_every_seconds=config.checkpoint_every_seconds,
+            keep_best=config.keep_best_checkpoint,
             phase=self.number,
             num_phases=self.num_phases,
             phase_name=self.name if self.num_phases > 1 else "",

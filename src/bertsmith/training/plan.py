@@ -86,6 +86,8 @@ class Plan:
     evaluate_every: int | None = None
     """Steps between evaluations; None: ten in the run. There is always one after the last step."""
     checkpoint_every_seconds: float = 60.0
+    keep_best: bool = False
+    """Save after an evaluation that is the best so far, and keep that checkpoint."""
     phase: int = 0
     """Number of this phase, counted from 0."""
     num_phases: int = 1

@@ -20,7 +20,7 @@ from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, environment
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_flops import flops_of
-from bertsmith.training.checkpoint import Checkpoints
+from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
 from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import OBJECTIVE, LabelledText, WithClassifier
@@ -34,7 +34,15 @@ from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track, read_metrics
 from bertsmith.training.view import clock_text
 
-_NOT_OF_THE_WEIGHTS = {"compile", "checkpoint_every_seconds", "keep_checkpoints", "log_every_steps", "init", "name"}
+_NOT_OF_THE_WEIGHTS = {
+    "compile",
+    "checkpoint_every_seconds",
+    "keep_checkpoints",
+    "keep_best_checkpoint",
+    "log_every_steps",
+    "init",
+    "name",
+}
 _NEED_A_POOLER = {"nsp", "sop", OBJECTIVE}
 
 

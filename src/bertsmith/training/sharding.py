@@ -44,22 +44,37 @@ def is_sharded(model: nn.Module) -> "TypeGuard[FSDPModule]":
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a sharded tensor, in the same memory; any other as it is."""
-    return tensor.to_local() if _is_part(tensor) else tensor
+    return tensor.to_local() if is_part(tensor) else tensor
 
 
 def full(tensor: Tensor) -> Tensor:
     """A sharded tensor put together, which all ranks must ask for; any other as it is."""
-    return tensor.full_tensor() if _is_part(tensor) else tensor
+    return tensor.full_tensor() if is_part(tensor) else tensor
 
 
-def like(tensor: Tensor, whole: Tensor) -> Tensor:
-    """`whole` on the device of `tensor`, and sharded as that is; all ranks must ask for it."""
-    moved = whole.to(tensor.device)
-    if not _is_part(tensor) or whole.shape != tensor.shape:
-        return moved  # such as AdamW's step, a scalar
-    from torch.distributed.tensor import distribute_tensor
+def block(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where this rank's part of a sharded tensor begins in it, and the part's shape; of any other, all of it."""
+    start = [0] * tensor.ndim
+    if is_part(tensor):
+        from torch.distributed.tensor import Shard
 
-    return distribute_tensor(moved, tensor.device_mesh, tensor.placements)
+        for placement in tensor.placements:
+            if isinstance(placement, Shard):
+                dimension, mesh = placement.dim, tensor.device_mesh
+                rows = -(-tensor.shape[dimension] // mesh.size())
+                start[dimension] = min(rows * mesh.get_local_rank(), tensor.shape[dimension])
+    return tuple(start), tuple(local(tensor).shape)
+
+
+def of_part(part: Tensor, model: Tensor) -> Tensor:
+    """A tensor that is sharded as `model` is, of which this rank's part is `part`."""
+    if not is_part(model):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        part, model.device_mesh, model.placements, run_check=False, shape=model.shape, stride=model.stride()
+    )
 
 
 @contextlib.contextmanager
@@ -75,7 +90,8 @@ def whole(model: nn.Module) -> Iterator[None]:
             module.reshard()
 
 
-def _is_part(tensor: Tensor) -> "TypeGuard[DTensor]":
+def is_part(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """True for a tensor of which each rank has a part."""
     return hasattr(tensor, "to_local")
 
 

@@ -114,6 +114,8 @@ class State:
     """Updates since the last evaluation, over which that sum goes."""
     metrics_bytes: int = 0
     """Length of metrics.jsonl when this was saved."""
+    unwritten_metrics: str = ""
+    """Lines after those, for which the disk had no room."""
     window: Window = field(default_factory=Window)
 
     @staticmethod
@@ -136,6 +138,7 @@ class State:
             tokens=self.tokens,
             skipped_updates=self.skipped_updates,
             metrics_bytes=self.metrics_bytes,
+            unwritten_metrics=self.unwritten_metrics,
         )
 
     @property

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bertsmith.errors import BertsmithError, DataError
+from bertsmith.errors import DataError
+from bertsmith.training.log_file import LogFile
 from bertsmith.training.tracking import Tracking
 from bertsmith.training.view import View, clock_text
 
@@ -38,24 +38,32 @@ class Track:
         self._has_started = False
 
     def __enter__(self) -> "Track":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab")
+        self._log = LogFile(self.path)
+        self._log_waits = False
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._view.stop()
-        self._file.close()
+        self._log.write_waiting()
+        self._log.close()
+        if self._log.waiting:
+            if kind is None:
+                raise self._log.not_written()
+            self.say(f"error: {self._log.not_written()}")
 
     def event(self, event: str, step: int, fields: Mapping[str, Any]) -> None:
-        """Append one line; a number that is not finite is written as null."""
+        """Append one line; a number that is not finite is written as null.
+
+        On a full disk lines wait in memory, which is told once; raises `BertsmithError` when too many do.
+        """
         line = json.dumps(_finite({"event": event, "step": step, **fields}), ensure_ascii=False, default=str)
-        try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise BertsmithError(
-                f"{self.path} could not be written ({error}); make room and run the same command again"
-            ) from error
+        self._log.append(line.encode())
+        waits = bool(self._log.waiting)
+        if waits and not self._log_waits:
+            self.say(
+                f"{self.path} cannot be written: no room for {len(line):,} bytes; its lines wait in memory, make room"
+            )
+        self._log_waits = waits
         self._tracking.event(event, step, fields)
         if event == "stop":
             self._tracking.finish(wait=fields["reason"] == "done")
@@ -85,22 +93,28 @@ class Track:
 
     def synced_bytes(self) -> int:
         """Length of the log so far, once it is on the disk."""
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        self._log.sync()
+        return self._log.num_bytes()
 
-    def rewind(self, num_bytes: int, step: int) -> None:
-        """Cut off what was logged after the checkpoint of `step`, at which the log was `num_bytes` long.
+    def unwritten(self) -> str:
+        """Lines for which the disk had no room yet."""
+        return self._log.waiting.decode()
+
+    def rewind(self, num_bytes: int, step: int, *, unwritten: str = "") -> None:
+        """Cut off what was logged after the checkpoint of `step`, at which the log was `num_bytes` long and lines were
+        `unwritten`.
 
         The line that tells of that checkpoint itself was written just after it and stays.
         """
-        with self.path.open("rb+") as file:
+        then = unwritten.encode()
+        with self.path.open("rb") as file:
             kept = file.read(num_bytes)
             kept = kept[: kept.rfind(b"\n") + 1]
-            after = file.readline()
-            if after.endswith(b"\n") and _is_checkpoint(after, step):
-                kept += after
-            file.truncate(len(kept))
-        self._file.seek(0, os.SEEK_END)
+            after = file.read().removeprefix(then)
+        after = after[: after.find(b"\n") + 1]
+        if _is_checkpoint(after, step):
+            then += after
+        self._log.truncate(len(kept), then=then)
 
     def steps(self, step: int, total_steps: int | None, fields: Mapping[str, Any]) -> None:
         """The step event, in the log and before people's eyes."""
