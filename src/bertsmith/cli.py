@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import bertsmith
-from bertsmith.commands import corpus, examples, tokenizer
+from bertsmith.commands import corpus, examples, plan, tokenizer
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
@@ -58,6 +58,7 @@ app = typer.Typer(
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(examples.app, name="examples")
+app.command("plan")(plan.plan)
 
 
 @app.command()

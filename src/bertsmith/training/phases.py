@@ -71,11 +71,7 @@ class Phase:
 
     @property
     def is_long(self) -> bool:
-        """Long enough to pay for compiling."""
-        config = self.config
-        enough_time = config.budget_minutes is None or config.budget_minutes >= _COMPILE_PAYS_FROM_MINUTES
-        enough_steps = config.max_steps is None or config.max_steps >= _COMPILE_PAYS_FROM_STEPS
-        return enough_time and enough_steps
+        return is_long(self.config)
 
     def check_fits(self, model: BertConfig) -> None:
         """Raises `UsageError` where examples are longer than the model's positions."""
@@ -179,6 +175,13 @@ class Phase:
             "train_tokens": counts["train"]["tokens"],
             "label_counts": {},
         }
+
+
+def is_long(config: PretrainConfig) -> bool:
+    """Long enough to pay for compiling."""
+    enough_time = config.budget_minutes is None or config.budget_minutes >= _COMPILE_PAYS_FROM_MINUTES
+    enough_steps = config.max_steps is None or config.max_steps >= _COMPILE_PAYS_FROM_STEPS
+    return enough_time and enough_steps
 
 
 def phases_of(config: PretrainConfig, examples: Path, *, tokenizer: Tokenizer, seed: int) -> tuple[Phase, ...]:

@@ -11,9 +11,8 @@ from rich.console import Console
 from bertsmith.config import ModelConfig, PretrainConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
-from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
+from bertsmith.model.language import LanguageModel
 from bertsmith.model.positions import start_positions
-from bertsmith.model.presets import preset
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_config, resolve_model_dir
@@ -23,7 +22,7 @@ from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
 from bertsmith.training.freeze import freeze
-from bertsmith.training.labelled import OBJECTIVE, LabelledText, WithClassifier
+from bertsmith.training.labelled import LabelledText, WithClassifier
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.objectives import loss_sums_of, with_labels
@@ -31,6 +30,7 @@ from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.phases import Phase, phases_of
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
+from bertsmith.training.shape import config_of, head_of, objectives_of
 from bertsmith.training.track import Track, read_metrics
 from bertsmith.training.view import clock_text
 
@@ -43,7 +43,6 @@ _NOT_OF_THE_WEIGHTS = {
     "init",
     "name",
 }
-_NEED_A_POOLER = {"nsp", "sop", OBJECTIVE}
 
 
 @dataclass(frozen=True)
@@ -202,12 +201,13 @@ class _Run:
 
     def _make_model(self) -> LanguageModel:
         """Fresh or initial weights; seeded, so that a run begun again is the same again."""
-        head = BertForPreTraining if _NEED_A_POOLER & set(self._objectives()) else BertForMaskedLM
+        head = head_of(self._objectives())
         overrides = self.shape.overrides
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("weights", self.seed))
             if self.config.init is None:
-                self._check_fits(model_config := preset(self.shape.preset, self._sizes()))
+                vocabulary = {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
+                self._check_fits(model_config := config_of(self.recipe, self.config, vocabulary=vocabulary))
                 model = head(model_config)
                 start_positions(model, self.shape.position_init)
                 return model.to(self.runtime.device)
@@ -219,14 +219,10 @@ class _Run:
 
     def _objectives(self) -> list[str]:
         """Of all phases, each once."""
-        return list(dict.fromkeys(name for phase in self.phases for name in phase.config.objectives))
+        return objectives_of(self.config)
 
     def _init_dir(self, name: str) -> Path:
         return resolve_model_dir(name, allow_pickle=self.recipe.runtime.allow_pickle)
-
-    def _sizes(self) -> dict[str, Any]:
-        own = {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
-        return own | self.shape.overrides
 
     def _check_fits(self, config: BertConfig) -> None:
         check_tokenizer_fits(self.tokenizer.vocab_size, config)
