@@ -64,7 +64,7 @@ def figures(fields: Mapping[str, Any], peak: float | None) -> list[str]:
     speed = fields["tokens_per_second"]
     found.append(f"{speed:,.0f} tokens/s")
     if peak and fields.get("flops_per_token"):
-        found.append(f"{speed * fields['flops_per_token'] / peak:.0%} of matmul peak")
+        found.append(f"{speed * fields['flops_per_token'] / peak:.0%} of peak")
     if "gradient_norm" in fields:
         found.append(f"gradient {fields['gradient_norm']:.3g}")
     return found
@@ -94,4 +94,4 @@ class _Bar(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        yield Text(self.figures, overflow="ellipsis", no_wrap=True)
+        yield Text(self.figures)
