@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
-from bertsmith.config import ExamplesConfig, FinetuneConfig, ModelConfig, Recipe, recipe_toml
+from bertsmith.config import CodeWords, ExamplesConfig, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.corpus import build as corpora
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
@@ -40,6 +40,7 @@ from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.records import find_data_file
 from bertsmith.tokenizer import train as tokenizers
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.distributed import joined
 from bertsmith.training.pretrain import PretrainResult, pretrain
 
 PRETRAINED, RANDOM = "BERT, pre-trained here", "BERT, random weights"
@@ -91,15 +92,37 @@ class Chain:
         self.tables = tables
         self.keep_rejects = keep_rejects
         self.folder = runs / recipe.name
-        self.console = console
         runtime = recipe.runtime
-        self.runtime: Runtime = detect(dtype=runtime.dtype, threads=runtime.threads, device=runtime.device)
+        self.runtime: Runtime = detect(
+            dtype=runtime.dtype,
+            threads=runtime.threads,
+            device=runtime.device,
+            parallel=runtime.parallel,
+            timeout_seconds=runtime.timeout_seconds,
+        )
+        self.console = console if self.runtime.rank == 0 else Console(quiet=True)
         self.engine = engine_for(runtime)
         self.started = time.monotonic()
 
     def run(self, stages: tuple[str, ...]) -> RunResult:
+        """Under torchrun every process comes here: all of them train, and the first does everything else."""
         recipe, folder = self.recipe, self.folder
         self._check_before_long_work(stages)
+        with joined(self.runtime) as self.ranks:
+            self.ranks.on_first(lambda: self._prepare(stages))
+            pretrained = self._pretrain() if recipe.pretrain is not None and "pretrain" in stages else None
+            finetuned = self._finetune() if recipe.finetune is not None and "finetune" in stages else None
+            table = self._random_beside(finetuned) if finetuned is not None else ()
+            if pretrained is not None and recipe.fill_mask:
+                self.ranks.on_first(self._fill_mask)
+            report = self.ranks.on_first(lambda: str(write_report(folder)))
+        result = RunResult(folder, pretrained, finetuned, table, Path(report))
+        self._summary(result)
+        return result
+
+    def _prepare(self, stages: tuple[str, ...]) -> None:
+        """The stages before training."""
+        recipe, folder = self.recipe, self.folder
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.toml", recipe_toml(recipe))
         with self.engine:
@@ -109,14 +132,6 @@ class Chain:
                 self._tokenizer()
             if recipe.examples is not None and "examples" in stages:
                 self._examples()
-        pretrained = self._pretrain() if recipe.pretrain is not None and "pretrain" in stages else None
-        finetuned = self._finetune() if recipe.finetune is not None and "finetune" in stages else None
-        table = self._random_beside(finetuned) if finetuned is not None else ()
-        if pretrained is not None and recipe.fill_mask:
-            self._fill_mask()
-        result = RunResult(folder, pretrained, finetuned, table, write_report(folder))
-        self._summary(result)
-        return result
 
     def _check_before_long_work(self, stages: tuple[str, ...]) -> None:
         """What a late stage would stumble over is said before the first one begins."""
@@ -209,6 +224,7 @@ class Chain:
             labelled=self._labelled(),
             on_evaluation=lambda *_: self._report_on_the_way(),
             console=self.console,
+            ranks=self.ranks,
         )
 
     def _labelled(self) -> LabelledRows | None:
@@ -224,17 +240,19 @@ class Chain:
         config = self.recipe.finetune
         assert config is not None
         if config.code_words is not None:
-            words, seed, corpus = config.code_words, self.recipe.seed, self.folder / "corpus"
-            self._artifact(
-                code_words.KIND,
-                config=code_words.code_words_config(words, seed),
-                inputs={"corpus": open_artifact(corpus, corpora.KIND, verify=False).digest},
-                build=lambda out, _: code_words.build_code_words(
-                    words, corpus, out, seed=seed, environment=environment()
-                ),
-                says=lambda c: f"{c['train']['sentences']:,} sentences to train on, {c['test']['sentences']:,} to test",
-            )
+            words = config.code_words
+            self.ranks.on_first(lambda: self._labels(words))
         return self._finetune_one("finetune", name=PRETRAINED if config.model is None else _short(config.model))
+
+    def _labels(self, words: CodeWords) -> None:
+        seed, corpus = self.recipe.seed, self.folder / "corpus"
+        self._artifact(
+            code_words.KIND,
+            config=code_words.code_words_config(words, seed),
+            inputs={"corpus": open_artifact(corpus, corpora.KIND, verify=False).digest},
+            build=lambda out, _: code_words.build_code_words(words, corpus, out, seed=seed, environment=environment()),
+            says=lambda c: f"{c['train']['sentences']:,} sentences to train on, {c['test']['sentences']:,} to test",
+        )
 
     def _random_beside(self, finetuned: FinetuneResult) -> tuple[ScoreRow, ...]:
         """The score table, with the same network from random weights as a row where the recipe asks for it."""
@@ -245,7 +263,8 @@ class Chain:
             beside = self._finetune_one("finetune-random-weights", name=RANDOM, random_weights=True)
             ours = [row for row in table if row.name.startswith("BERT")]
             table = (*(row for row in table if row not in ours), *beside.score_table, *ours)
-        write_json(self.folder / "scores.json", {"metric": _metric(config), "table": [asdict(row) for row in table]})
+        scores = {"metric": _metric(config), "table": [asdict(row) for row in table]}
+        self.ranks.on_first(lambda: write_json(self.folder / "scores.json", scores))
         return table
 
     def _finetune_one(self, folder: str, *, name: str, random_weights: bool = False) -> FinetuneResult:
@@ -265,6 +284,7 @@ class Chain:
             on_evaluation=lambda *_: self._report_on_the_way(),
             console=self.console,
             runtime=self.runtime,
+            ranks=self.ranks,
         )
 
     def _fill_mask(self) -> None:

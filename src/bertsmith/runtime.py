@@ -99,7 +99,7 @@ def detect(
         dtype=_best_dtype(chosen) if dtype == "auto" else dtypes[dtype],
         threads=torch.get_num_threads(),
         rank=process_rank(),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        world_size=world_size(),
         parallel=parallel,
         timeout_seconds=timeout_seconds,
     )
@@ -108,6 +108,11 @@ def detect(
 def process_rank() -> int:
     """Number of this process among those that torchrun started, over all machines; 0 without it."""
     return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Processes that torchrun started, over all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def processes_here() -> int:

@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bertsmith.runtime import Runtime
 from bertsmith.training.distributed import Ranks
-from bertsmith.training.sharding import full, shard, whole
+from bertsmith.training.plan import Plan, TrainResult
+from bertsmith.training.pretrain import pretrain
+from bertsmith.training.sharding import full, shard
+from pretrain_case import Made, make_examples
 from ranks_case import ONE_THREAD, on_ranks
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run, with_every_checkpoint
 
@@ -40,28 +45,12 @@ def even_share_of(step: int, rank: int, size: int) -> list[TinyBatch]:
     return mine.split([BATCH // size // 2] * 2)
 
 
-def trained(ranks: Ranks, runtime: Runtime, directory: Path, clip_by: Any) -> dict[str, Any]:
-    """Gradients as the first update uses them, weights after it and after the last one; put together where sharded."""
-    torch.manual_seed(3)
-    model = TinyModel(dropout=0.0).to(torch.float64)
+def _run(ranks: Ranks, runtime: Runtime, directory: Path, plan: Plan, model: TinyModel) -> TrainResult:
     sharded = runtime.parallel == "fsdp" and not ranks.is_alone
     if sharded:
         shard(model, [model.dense], ranks)
     share = even_share_of if sharded else share_of
-    gradients: dict[str, Any] = {}
-    weights: list[dict[str, Any]] = []
-
-    def spy(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        if len(weights) < 2:  # before the first update and after it
-            weights.append({name: _numbers(p) for name, p in model.named_parameters()})
-        if not gradients:
-            gradients.update({name: _numbers(p.grad) for name, p in model.named_parameters() if p.grad is not None})
-
-    handle = register_optimizer_step_pre_hook(spy)
-    plan = replace(
-        PLAN, batch_size=BATCH, total_steps=10, log_every=1, evaluate_every=5, clip=CLIPS[clip_by], clip_by=clip_by
-    )
-    run(
+    result, _, _ = run(
         directory,
         plan=plan,
         model=model,
@@ -69,10 +58,33 @@ def trained(ranks: Ranks, runtime: Runtime, directory: Path, clip_by: Any) -> di
         next_batches=lambda step, _: share(step, ranks.rank, ranks.size),
         ranks=ranks,
     )
+    return result
+
+
+def trained(ranks: Ranks, runtime: Runtime, directory: Path, clip_by: Any) -> dict[str, Any]:
+    """Gradients as the first update uses them, weights after it and after the last one; put together where sharded."""
+    torch.manual_seed(3)
+    model = TinyModel(dropout=0.0).to(torch.float64)
+    gradients: dict[str, Any] = {}
+    weights: list[dict[str, Any]] = []
+
+    def spy(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if len(weights) < 2:  # before the first update and after it
+            weights.append(_weights(model))
+        if not gradients:
+            gradients.update({name: _numbers(p.grad) for name, p in model.named_parameters() if p.grad is not None})
+
+    handle = register_optimizer_step_pre_hook(spy)
+    plan = replace(
+        PLAN, batch_size=BATCH, total_steps=10, log_every=1, evaluate_every=5, clip=CLIPS[clip_by], clip_by=clip_by
+    )
+    _run(ranks, runtime, directory, plan, model)
     handle.remove()
-    with whole(model):
-        last = {name: _numbers(p) for name, p in model.named_parameters()}
-    return {"gradients": gradients, "first weights": weights[1], "last weights": last}
+    return {"gradients": gradients, "first weights": weights[1], "last weights": _weights(model)}
+
+
+def _weights(model: TinyModel) -> dict[str, Any]:
+    return {name: _numbers(parameter) for name, parameter in model.named_parameters()}
 
 
 def _numbers(tensor: Tensor) -> Any:
@@ -101,45 +113,93 @@ def test_ranks_are_equal_to_one_process(tmp_path: Path, size: int, clip_by: str,
                 assert [e[name] for e in ours] == pytest.approx([e[name] for e in theirs], rel=1e-9), name
 
 
-def _weights_and_files(
-    ranks: Ranks, runtime: Runtime, directory: Path, plan: Any, seed: int
-) -> tuple[dict[str, Any], int | None]:
-    """Train on, from whatever is in `directory`; the weights put together, and where it went on from."""
-    torch.manual_seed(seed)
-    model = TinyModel(dropout=0.0).to(torch.float64)
-    if runtime.parallel == "fsdp" and not ranks.is_alone:
-        shard(model, [model.dense], ranks)
-    result, _, _ = run(
-        directory,
-        plan=plan,
-        model=model,
-        runtime=runtime,
-        next_batches=lambda step, _: even_share_of(step, ranks.rank, ranks.size),
-        ranks=ranks,
-    )
-    with whole(model):
-        return {name: _numbers(p) for name, p in model.named_parameters()}, result.resumed_from
+def resumed(ranks: Ranks, runtime: Runtime, directory: Path, dropout: float) -> dict[str, Any]:
+    """Weights after 8 steps, each saved, and the checkpoint it went on from."""
+    torch.manual_seed(11 if list(directory.glob("checkpoints/*")) else 3)  # all weights must come from the checkpoint
+    model = TinyModel(dropout=dropout).to(torch.float64)
+    plan = with_every_checkpoint(replace(PLAN, batch_size=BATCH, total_steps=8))
+    result = _run(ranks, runtime, directory, plan, model)
+    return {"weights": _weights(model), "from": result.resumed_from}
 
 
-@pytest.mark.parametrize("writers", [("fsdp", 2), ("ddp", 2)])
-def test_a_checkpoint_goes_on_with_another_number_of_ranks(tmp_path: Path, writers: tuple[Any, int]) -> None:
+def _until(step: int, straight: Path, directory: Path) -> None:
+    shutil.copytree(straight, directory)
+    for later in range(step + 1, 9):
+        shutil.rmtree(directory / "checkpoints" / f"step-{later:08d}")
+
+
+@pytest.mark.parametrize("written", ["ddp", "fsdp"])
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(tmp_path: Path, written: Any) -> None:
     """Each sharded rank writes its own file; one, two and four ranks take them up, sharded or not."""
-    parallel, size = writers
-    half = with_every_checkpoint(replace(PLAN, batch_size=BATCH, total_steps=8, evaluate_every=4))
-    expected, _ = _weights_and_files(Ranks(0, 1), ONE_THREAD, tmp_path / "straight", half, 3)
-    on_ranks(size, _weights_and_files, tmp_path / "many", half, 3, parallel=parallel)
+    expected = resumed(Ranks(0, 1), ONE_THREAD, tmp_path / "straight", 0.0)["weights"]
+    on_ranks(2, resumed, tmp_path / "many", 0.0, parallel=written)
     checkpoint = tmp_path / "many" / "checkpoints" / "step-00000005"
-    assert len(list(checkpoint.glob("*.safetensors"))) == (2 * size if parallel == "fsdp" else 2)
-    for later in range(6, 9):
-        shutil.rmtree(checkpoint.with_name(f"step-{later:08d}"))
-    shutil.copytree(tmp_path / "many", tmp_path / "one")
-    ways = [[_weights_and_files(Ranks(0, 1), ONE_THREAD, tmp_path / "one", half, 99)]]
-    for way, many in (("fsdp", 2), ("fsdp", 4), ("ddp", 2)):
-        directory = tmp_path / f"{way}-{many}"
-        shutil.copytree(tmp_path / "many", directory)
-        ways.append(on_ranks(many, _weights_and_files, directory, half, 99, parallel=way))  # type: ignore[arg-type]
+    assert len(list(checkpoint.glob("*.safetensors"))) == (4 if written == "fsdp" else 2)
+    _until(5, tmp_path / "many", tmp_path / "one")
+    ways = [[resumed(Ranks(0, 1), ONE_THREAD, tmp_path / "one", 0.0)]]
+    other: Any = "fsdp" if written == "ddp" else "ddp"
+    for way, many in ((other, 2), ("fsdp", 4)):
+        _until(5, tmp_path / "many", tmp_path / f"{way}-{many}")
+        ways.append(on_ranks(many, resumed, tmp_path / f"{way}-{many}", 0.0, parallel=way))
     for found in (found for way in ways for found in way):
-        weights, resumed_from = found
-        assert resumed_from == 5
+        assert found["from"] == 5
         for name, tensor in expected.items():
-            np.testing.assert_allclose(weights[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(found["weights"][name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_same_ranks_go_on_bit_for_bit_with_dropout(tmp_path: Path, parallel: Any) -> None:
+    straight = on_ranks(2, resumed, tmp_path / "straight", 0.1, parallel=parallel)
+    _until(3, tmp_path / "straight", tmp_path / "again")
+    again = on_ranks(2, resumed, tmp_path / "again", 0.1, parallel=parallel)
+    for one, other in zip(straight, again, strict=True):
+        assert (one["from"], other["from"]) == (None, 3)
+        for name, expected in one["weights"].items():
+            assert other["weights"][name].tobytes() == expected.tobytes(), name
+
+
+def in_a_budget(ranks: Ranks, runtime: Runtime, directory: Path) -> int:
+    plan = replace(PLAN, batch_size=BATCH, total_steps=None, budget_seconds=1.0 + ranks.rank, evaluate_every=None)
+    return _run(ranks, runtime, directory, plan, TinyModel()).steps
+
+
+def test_a_budget_is_turned_into_steps_by_the_first_rank_for_all(tmp_path: Path) -> None:
+    steps = on_ranks(2, in_a_budget, tmp_path)
+    assert steps == [events(tmp_path, "decision")[-1]["value"]] * 2
+
+
+def pretrained(ranks: Ranks, runtime: Runtime, made: Made, directory: Path) -> int:
+    sizes = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    raw = made.raw | {"model": {**made.raw["model"], "overrides": {**made.raw["model"]["overrides"], **sizes}}}
+    recipe = replace(made, raw=raw).recipe(max_steps=8, log_every_steps=1, compile="off")
+    console = Console(quiet=True)
+    return pretrain(
+        recipe,
+        directory,
+        examples=made.examples,
+        tokenizer=made.tokenizer,
+        runtime=runtime,
+        console=console,
+        ranks=ranks,
+    ).steps
+
+
+def test_a_bert_pretrained_by_ranks_is_the_same(tmp_path: Path) -> None:
+    """Float32, so to the rounding of sums in another order; masks and examples could not be others."""
+    made = make_examples(tmp_path)
+    assert pretrained(Ranks(0, 1), ONE_THREAD, made, tmp_path / "one") == 8
+    assert on_ranks(2, pretrained, made, tmp_path / "ddp") == [8, 8]
+    assert on_ranks(2, pretrained, made, tmp_path / "fsdp", parallel="fsdp") == [8, 8]
+    expected = load_file(tmp_path / "one/model/model.safetensors")
+    for name in ("ddp", "fsdp"):
+        for kind in ("step", "evaluation"):
+            ours, theirs = events(tmp_path / name, kind), events(tmp_path / "one", kind)
+            assert len(ours) == len(theirs) >= 2
+            for one, other in zip(theirs, ours, strict=True):
+                assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        found = load_file(tmp_path / name / "model/model.safetensors")
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+        (start,) = events(tmp_path / name, "start")
+        assert (start["plan"]["ranks"], start["plan"]["accumulation"]) == (2, 1)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import bertsmith
 from bertsmith.config import Recipe, load_recipe
+from bertsmith.runtime import process_rank, processes_here, world_size
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
 Overrides = Annotated[
@@ -82,9 +83,14 @@ def console_for(as_json: bool) -> Console:
 
 def same_command() -> str:
     """What was typed, to be typed again."""
+    if world_size() > 1:
+        return shlex.join(["torchrun", "--nproc-per-node", str(processes_here()), "-m", "bertsmith", *sys.argv[1:]])
     return shlex.join(["bertsmith", *sys.argv[1:]])
 
 
 def print_json(value: Any) -> None:
+    """On standard output; of several processes, the first one."""
+    if process_rank():
+        return
     json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
     sys.stdout.write("\n")

@@ -281,6 +281,11 @@ class BertModel(Pretrained):
         )
 
 
+def encoder_of(model: nn.Module) -> Encoder:
+    """The stack of layers inside any of the classes."""
+    return next(module for module in model.modules() if isinstance(module, Encoder))
+
+
 def attention_bias(attention_mask: Tensor | None, *, causal: bool, like: Tensor) -> Tensor | None:
     """What to add to attention scores so that nobody looks at padding, nor, if causal, ahead.
 

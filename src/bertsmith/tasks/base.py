@@ -230,6 +230,8 @@ class TrainingBatches:
         micro_batch_size: int | None = None,
         seed: int,
         window_batches: int = WINDOW_BATCHES,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.features = features
         self.objective = objective
@@ -238,16 +240,17 @@ class TrainingBatches:
         self.micro_batch_size = micro_batch_size or batch_size
         self.seed = seed
         self.window_batches = window_batches
+        self.rank, self.world_size = rank, world_size
         self.steps_per_epoch = -(-len(features) // batch_size)
         self._epoch = -1
         self._batches: list[Ints] = []
 
     def batch(self, step: int) -> list[TaskBatch]:
-        """The micro-batches of update `step`, counted from 0."""
+        """This rank's micro-batches of update `step`, counted from 0; none where there are fewer rows than ranks."""
         epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self.epoch_batches(epoch)
-        rows = self._batches[number]
+        rows = self._batches[number][self.rank :: self.world_size]
         parts = [rows[start : start + self.micro_batch_size] for start in range(0, len(rows), self.micro_batch_size)]
         return [assemble(self.features, part, objective=self.objective, pad_id=self.pad_id) for part in parts]
 

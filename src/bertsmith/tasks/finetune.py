@@ -14,6 +14,7 @@ from torch import Tensor
 from bertsmith.artifact import write_json
 from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.errors import ArtifactError, UsageError
+from bertsmith.model.encoder import encoder_of
 from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
@@ -28,6 +29,7 @@ from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import compiled
+from bertsmith.training.distributed import Ranks, alone
 from bertsmith.training.freeze import freeze
 from bertsmith.training.loop import train as train_loop
 from bertsmith.training.matmul_peak import matmul_peak
@@ -46,6 +48,7 @@ _NOT_OF_THE_WEIGHTS = {
     "test",
     "baselines",
     "compile",
+    "activation_checkpointing",
     "checkpoint_every_seconds",
     "keep_checkpoints",
     "keep_best_checkpoint",
@@ -84,6 +87,7 @@ def finetune(
     on_evaluation: OnEvaluation | None = None,
     console: Console | None = None,
     runtime: Runtime | None = None,
+    ranks: Ranks | None = None,
 ) -> FinetuneResult:
     """Fine-tune as `recipe.finetune` says, into `run_dir`; go on where an earlier call with the same input stopped.
 
@@ -95,6 +99,7 @@ def finetune(
         train, validation, test: tables in memory (DataFrame, Arrow, list) that go before the recipe's files.
         name: what the score table calls this model.
         on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
+        ranks: all processes, where there are several, each with a whole model.
 
     Raises `DataError` (file and line), `CheckpointError`, `UsageError`; `Stopped` after Ctrl-C, state saved.
     """
@@ -122,6 +127,7 @@ def finetune(
         "random_weights": {"position_init": position_init} if random_weights else None,
     }
     scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
+    runtime = runtime or detect()
     run = _Run(
         config=config,
         dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
@@ -133,16 +139,17 @@ def finetune(
         tokenizer=tokenizer,
         seed=seed,
         name=name or ("random weights" if random_weights else str(chosen)),
-        runtime=runtime or detect(),
+        runtime=runtime,
+        ranks=ranks or alone(runtime),
         console=console or Console(soft_wrap=True),
         on_evaluation=on_evaluation,
     )
-    if run.dir.is_finished():
+    if run.ranks.on_first(run.dir.is_finished):
         run.say(f"done before: {totals_line(run.evaluations())}")
     else:
         run.train(recipe)
-        run.score()
-        run.dir.finish()
+        run.ranks.on_first(run.score)
+        run.ranks.on_first(run.dir.finish)
     return run.result()
 
 
@@ -160,6 +167,7 @@ class _Run:
     seed: int
     name: str
     runtime: Runtime
+    ranks: Ranks
     console: Console
     on_evaluation: OnEvaluation | None
 
@@ -177,7 +185,9 @@ class _Run:
         validation_features = self._encode(splits.validation, "validation")
         model = self._make_model(allow_pickle=recipe.runtime.allow_pickle).to(self.runtime.device)
         freeze([model], config.freeze)
-        self.dir.begin(recipe_toml(recipe), console=self.console)
+        encoder_of(model).recomputes = config.activation_checkpointing
+        self.ranks.same_weights(model)
+        self.ranks.on_first(lambda: self.dir.begin(recipe_toml(recipe), console=self.console))
         batches = TrainingBatches(
             train_features,
             objective=task.name,
@@ -185,12 +195,15 @@ class _Run:
             batch_size=config.batch_size,
             micro_batch_size=config.micro_batch_size,
             seed=self.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
         )
+        peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
         about = {
             "run": recipe.name,
             "kind": "finetune",
             "task": task.name,
-            "environment": environment(self.runtime) | {"matmul_flops_per_second": matmul_peak(self.runtime)},
+            "environment": environment(self.runtime) | {"matmul_flops_per_second": peak},
             "data": splits.facts(task),
         }
         train_loop(
@@ -205,8 +218,9 @@ class _Run:
             runtime=self.runtime,
             evaluate=lambda _: self._evaluate(model, validation_features),
             callbacks=[lambda step, evaluation: self._keep(model, step, evaluation)],
+            ranks=self.ranks,
         )
-        self._save_model("last", model, self.evaluations()[-1])
+        self.ranks.on_first(lambda: self._save_model("last", model, self.evaluations()[-1]))
         self.say(totals_line(self.evaluations()))
 
     def score(self) -> None:

@@ -94,6 +94,8 @@ class LabelledRows:
             pad_id=self.tokenizer.pad_id,
             batch_size=self.config.batch_size,
             seed=self.seed,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
         )
 
     @cached_property

@@ -21,10 +21,10 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from bertsmith.errors import BertsmithError, Stopped, UsageError
+from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.runtime import Runtime
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.track import Track
@@ -121,6 +121,10 @@ class Ranks:
             with self._told(), torch.no_grad():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Give all ranks the parameters and buffers of the first, whatever each has made."""
+        self.broadcast([tensor.detach() for tensor in model.state_dict().values()])
 
     def sum_later(self, tensor: Tensor) -> Callable[[], None]:
         """Begin to add up `tensor` over ranks in place; a function that waits until that is done."""
@@ -220,14 +224,15 @@ def joined(runtime: Runtime) -> Iterator[Ranks]:
         return
     ranks = _join(runtime)
     stop = threading.Event()
-    threading.Thread(target=_beat, args=(ranks, stop), daemon=True).start()
-    whole = False
+    heart = threading.Thread(target=_beat, args=(ranks, stop), daemon=True)
+    heart.start()
+    is_whole = False
     try:
         yield ranks
-        whole = True
-    except Stopped:
-        whole = True  # all ranks took this way together
-        raise
+        stop.set()
+        heart.join()
+        ranks.gather(None)  # the store goes with the first rank, where no launcher keeps it
+        is_whole = True
     except LostRank:
         raise
     except Exception as error:
@@ -236,7 +241,7 @@ def joined(runtime: Runtime) -> Iterator[Ranks]:
         raise
     finally:
         stop.set()
-        if whole or runtime.device.type == "cpu":  # NCCL would wait for the ranks that are gone
+        if is_whole or runtime.device.type == "cpu":  # NCCL would wait for the ranks that are gone
             dist.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ zeros, which decay then moves. Overlap with the backward pass is the same.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class GradientSum(Protocol):
 def gradient_sum(model: nn.Module, parameters: Sequence[nn.Parameter], ranks: Ranks) -> GradientSum:
     """For a model as it is: whole, or sharded by `shard`."""
     if is_sharded(model):
-        return _ShardedSum(model)
+        return _ShardedSum(cast("FSDPModule", model))
     return _NothingToSum() if ranks.is_alone else BucketSum(parameters, ranks)
 
 

@@ -31,6 +31,7 @@ from bertsmith.training.distributed import Ranks, alone, silent
 from bertsmith.training.freeze import train_account
 from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_of
 from bertsmith.training.interrupts import Interrupted, Interrupts
+from bertsmith.training.loss_scale import grow, scale_of, shrink, unscale
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
 from bertsmith.training.saving import Saving
 from bertsmith.training.schedule import Schedule
@@ -243,6 +244,7 @@ class _Loop:
         totals = self.ranks.totals(_totals(batches, self.plan.flops))
         losses: dict[str, Tensor] = {}
         right: dict[str, Tensor] = {}
+        scale = scale_of(state, self.runtime.dtype)
         for number, batch in enumerate(batches):
             torch.manual_seed(derive_seed("dropout", self.plan.seed, state.step, number, self.runtime.rank))
             with self.runtime.autocast():
@@ -251,7 +253,7 @@ class _Loop:
             loss = torch.stack([self._weight(name) * share for name, share in shares.items()]).sum()
             self.gradient_sum.begin(last=number == len(batches) - 1)
             if loss.requires_grad:  # not where all that this objective reads is frozen
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss * scale if scale != 1.0 else loss)
             for name, share in shares.items():
                 losses[name] = losses.get(name, 0) + share.detach()
             for name, count in getattr(sums, "right", {}).items():
@@ -261,11 +263,10 @@ class _Loop:
                 self.interrupts.check()
         answers = {_RIGHT + name: int(count) for name, count in right.items()}
         values = self.ranks.totals({name: value.item() for name, value in losses.items()} | answers)
-        found = {name: int(values.pop(_RIGHT + name)) for name in right}
+        found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
         self.gradient_sum.finish()
-        self._apply(values)
-        if not state.skipped_in_a_row:
-            state.window.add_right(found, totals)
+        if self._apply(values, scale):
+            state.window.add_right({name.removeprefix(_RIGHT): count for name, count in found.items()}, totals)
         seconds = time.monotonic() - started
         self.step_seconds.append(seconds)
         state.step += 1
@@ -279,15 +280,18 @@ class _Loop:
         )
         state.window.add_truncation(batches)
 
-    def _apply(self, losses: Mapping[str, float]) -> None:
-        """Clip and take the step, unless loss or gradient is not finite."""
+    def _apply(self, losses: Mapping[str, float], scale: float) -> bool:
+        """Clip and take the step, unless loss or gradient is not finite; True where it was taken."""
         state, window = self.state, self.state.window
         self.learning_rate = self._learning_rate()
         gradients = gradients_of(self.parameters)
         if not gradients:
             raise UsageError("nothing that trains has a part in the loss; freeze less, or add an objective")
+        unscale(gradients, scale)
         norm = gradient_norm(gradients, self.model, self.ranks)
-        if math.isfinite(norm) and all(map(math.isfinite, losses.values())):
+        finite_losses = all(map(math.isfinite, losses.values()))
+        applied = finite_losses and math.isfinite(norm)
+        if applied:
             plan = self.plan
             size = norm if plan.clip_by == "norm" else gradient_norm(gradients, self.model, self.ranks, math.inf)
             clipped, decision = clip_gradients(gradients, size=size, clip=plan.clip, by=plan.clip_by, state=state)
@@ -299,10 +303,15 @@ class _Loop:
                 group["lr"] = self.learning_rate * group.get("lr_factor", 1.0)
             self.optimizer.step()
             state.skipped_in_a_row = 0
+            grow(state)
             loss = sum(self._weight(name) * value for name, value in losses.items())
             window.add_update(losses, loss=loss, gradient_norm=norm, clipped=clipped)
             state.training_loss_sum += loss
             state.training_updates += 1
+        elif finite_losses and shrink(state):
+            state.skipped_updates += 1
+            scaled = f"loss scale {state.loss_scale:g}"
+            self.track.say(f"step {state.step + 1:,}: overflow in float16; update skipped, {scaled}")
         else:
             state.skipped_updates += 1
             state.skipped_in_a_row += 1
@@ -314,6 +323,7 @@ class _Loop:
                 f"loss or gradient was not finite in {_SKIPS_IN_A_ROW} updates in a row (the last: {state.step + 1}); "
                 "lower the learning rate, or set runtime.dtype = 'float32'"
             )
+        return applied
 
     def _learning_rate(self) -> float:
         return self.plan.learning_rate * self.schedule(self.state.progress)
@@ -394,9 +404,8 @@ class _Loop:
         for sample in evaluation.samples:
             self.track.event("sample", state.step, sample)
         self.track.evaluation(state.step, place, {**evaluation.details, **fields})
-        with whole(self.model):
-            for callback in self.callbacks if self.ranks.is_first else ():
-                callback(state.step, evaluation)
+        for callback in self.callbacks if self.ranks.is_first else ():
+            callback(state.step, evaluation)
         return best
 
     def _leaving_at_once(self) -> contextlib.AbstractContextManager[None]:
@@ -414,6 +423,8 @@ class _Loop:
             "skipped_updates": state.skipped_updates,
             **window.fields(),
         }
+        if state.loss_scale is not None:
+            fields["loss_scale"] = state.loss_scale
         self.track.steps(state.step, state.total_steps, fields)
         state.window = Window()
 

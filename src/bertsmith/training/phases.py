@@ -131,11 +131,18 @@ class Phase:
         losses = unigram_losses(self.examples, vocab_size=self.tokenizer.vocab_size)
         return torch.from_numpy(losses).to(runtime.device)
 
-    def batches(self, data: PretrainData, step: int, progress: float) -> list[PretrainBatch]:
-        """Micro-batches of an update, with as many masks as are due by then."""
+    def batches(self, data: PretrainData, step: int, progress: float, runtime: Runtime) -> list[PretrainBatch]:
+        """This rank's micro-batches of an update, with as many masks as are due by then."""
         config = self.config
         micro_batch_size = min(config.micro_batch_size or config.batch_size, config.batch_size)
-        return data.batch(step, config.batch_size, micro_batch_size, mask_share=config.mask_share_at(progress))
+        return data.batch(
+            step,
+            config.batch_size,
+            micro_batch_size,
+            mask_share=config.mask_share_at(progress),
+            rank=runtime.rank,
+            world_size=runtime.world_size,
+        )
 
     def plan(self, data: PretrainData | None, labelled: LabelledText | None) -> Plan:
         """Examples are those of the text; where a phase reads none, labelled rows."""

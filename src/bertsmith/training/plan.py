@@ -107,14 +107,15 @@ class Plan:
 
     def facts(self, runtime: Runtime, *, first_step: int = 0, last_step: int | None, parameters: int) -> dict[str, Any]:
         """The plan as the start event has it; `last_step` is None until a budget is turned into steps."""
+        share = math.ceil(self.batch_size / runtime.world_size)
         return {
             "phase": self.phase,
             "phases": self.num_phases,
             "phase_name": self.phase_name,
             "examples": self.num_examples,
             "epochs": None if last_step is None else self.epoch(last_step - first_step),
-            "micro_batch_size": self.micro_batch_size,
-            "accumulation": math.ceil(self.batch_size / (runtime.world_size * self.micro_batch_size)),
+            "micro_batch_size": min(self.micro_batch_size, share),
+            "accumulation": math.ceil(share / self.micro_batch_size),
             "ranks": runtime.world_size,
             "batch_size": self.batch_size,
             "step": self.step_note,

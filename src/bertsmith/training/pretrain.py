@@ -1,5 +1,6 @@
 """Pre-training: examples and a recipe in, a language model with held-out scores out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,8 @@ from rich.console import Console
 from bertsmith.config import ModelConfig, PretrainConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
-from bertsmith.model.language import LanguageModel
+from bertsmith.model.encoder import encoder_of
+from bertsmith.model.language import LanguageModel, MaskedStates
 from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
@@ -21,6 +23,7 @@ from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import COMPILED, compiled
+from bertsmith.training.distributed import Ranks, alone
 from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import LabelledText, WithClassifier
 from bertsmith.training.loop import Callback, LossSums, train
@@ -31,11 +34,13 @@ from bertsmith.training.phases import Phase, phases_of
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.shape import config_of, head_of, objectives_of
+from bertsmith.training.sharding import full, is_sharded, shard
 from bertsmith.training.track import Track, read_metrics
 from bertsmith.training.view import clock_text
 
 _NOT_OF_THE_WEIGHTS = {
     "compile",
+    "activation_checkpointing",
     "checkpoint_every_seconds",
     "keep_checkpoints",
     "keep_best_checkpoint",
@@ -69,6 +74,7 @@ def pretrain(
     labelled: LabelledText | None = None,
     on_evaluation: Callback | None = None,
     console: Console | None = None,
+    ranks: Ranks | None = None,
 ) -> PretrainResult:
     """Pre-train as `recipe.pretrain` says, into `run_dir`; go on where an earlier call with the same input stopped.
 
@@ -78,20 +84,23 @@ def pretrain(
         tokenizer: tokenizer directory, copied beside the model.
         labelled: rows for the objective label, as `tasks.labelled` reads them.
         on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
+        ranks: all processes, where there are several; they share the folder.
 
     Raises `UsageError`, `CheckpointError`; `Stopped` after Ctrl-C, state saved.
     """
     config = recipe.pretrain
     if config is None:
         raise UsageError(f"recipe {recipe.name!r} has no [pretrain] section")
-    run = _Run(recipe, config, run_dir, examples, Tokenizer.load(tokenizer), runtime, labelled, console or Console())
+    ranks = ranks or alone(runtime)
+    words, console = Tokenizer.load(tokenizer), console or Console()
+    run = _Run(recipe, config, run_dir, examples, words, runtime, ranks, labelled, console)
     folder = run.folder()
-    if folder.is_finished():
+    if ranks.on_first(folder.is_finished):
         result = run.result()
         run.say(f"done before: {_one_line(result)}")
         return result
     run.train(folder, on_evaluation)
-    folder.finish()
+    ranks.on_first(folder.finish)
     result = run.result()
     run.say(_closing_table(result))
     return result
@@ -105,6 +114,7 @@ class _Run:
     examples: Path
     tokenizer: Tokenizer
     runtime: Runtime
+    ranks: Ranks
     labelled: LabelledText | None
     console: Console
 
@@ -144,12 +154,41 @@ class _Run:
         classifier = None if self.labelled is None else self.labelled.classifier(model)
         for phase in self.phases:
             freeze([model, classifier], phase.config.freeze)
-        folder.begin(recipe_toml(self.recipe), console=self.console)
+        self._spread(model)
+        self.ranks.on_first(lambda: folder.begin(recipe_toml(self.recipe), console=self.console))
         checkpoints = Checkpoints(folder.checkpoints, keep=self.config.keep_checkpoints)
         trackers = self.recipe.runtime.track
         track = Track(folder.metrics, about=self._about(), console=self.console, trackers=trackers)
         for phase in self.phases:
             self._train_phase(phase, model, classifier, checkpoints, track, on_evaluation)
+        trained = self._put_together(model)
+        self.ranks.on_first(lambda: self._save(folder, trained, classifier))
+
+    def _spread(self, model: LanguageModel) -> None:
+        """The same weights on all ranks; with FSDP2 a part of them on each. Raises `UsageError` where it cannot be."""
+        self.ranks.same_weights(model)
+        if self.runtime.parallel == "ddp" or self.ranks.is_alone:
+            return
+        if self.labelled is not None:
+            raise UsageError("runtime.parallel = 'fsdp' knows no labelled rows; use 'ddp'")
+        for phase in self.phases:
+            if phase.config.batch_size % self.ranks.size:
+                raise UsageError(
+                    f"runtime.parallel = 'fsdp' needs as many examples on each of the {self.ranks.size} processes, but "
+                    f"batch_size is {phase.config.batch_size}; give a multiple, or use 'ddp'"
+                )
+        shard(model, encoder_of(model).layer, self.ranks, methods=["masked_states"])
+
+    def _put_together(self, model: LanguageModel) -> LanguageModel:
+        """The model itself, or of a sharded one a whole copy on each rank."""
+        if not is_sharded(model):
+            return model
+        tensors = {name: full(tensor).cpu() for name, tensor in model.state_dict().items()}
+        copy = self._head(model.config)
+        copy.load_state_dict(tensors)
+        return copy
+
+    def _save(self, folder: RunDir, model: LanguageModel, classifier: Pretrained | None) -> None:
         if self.labelled is not None and classifier is not None:
             facts = _last_facts(folder.metrics)
             card = self.labelled.card(step=facts["steps"], scores=facts["scores"])
@@ -167,11 +206,12 @@ class _Run:
     ) -> None:
         config, labelled = phase.config, self.labelled if phase.reads_labels else None
         freeze([model, classifier], config.freeze)
-        forward, note = compiled(model.masked_states, config.compile, long_enough=phase.is_long, say=self.say)
+        encoder_of(model).recomputes = config.activation_checkpointing
+        forward, note = self._forward(phase, model)
         data = phase.data("train", static_shapes=note == COMPILED) if phase.reads_text else None
 
         def next_batches(step: int, progress: float) -> list[Any]:
-            text = () if data is None else phase.batches(data, step, progress)
+            text = () if data is None else phase.batches(data, step, progress, self.runtime)
             return [*text, *(() if labelled is None else labelled.batches(step))]
 
         loss_sums: LossSums = loss_sums_of(model, forward, skips_mask=note != COMPILED)
@@ -190,7 +230,16 @@ class _Run:
             runtime=self.runtime,
             evaluate=phase.evaluator(model, classifier, labelled, self.runtime),
             callbacks=[] if on_evaluation is None else [on_evaluation],
+            ranks=self.ranks,
         )
+
+    def _forward(self, phase: Phase, model: LanguageModel) -> tuple[Callable[..., MaskedStates], str]:
+        """The forward pass, compiled or not, and a note that says which."""
+        if self.runtime.parallel == "fsdp" and not self.ranks.is_alone:
+            return model.masked_states, "eager: FSDP2"
+        if phase.config.activation_checkpointing:
+            return model.masked_states, "eager: activation_checkpointing"
+        return compiled(model.masked_states, phase.config.compile, long_enough=phase.is_long, say=self.say)
 
     def result(self) -> PretrainResult:
         """Read what is in the folder of a finished run."""
@@ -201,7 +250,7 @@ class _Run:
 
     def _make_model(self) -> LanguageModel:
         """Fresh or initial weights; seeded, so that a run begun again is the same again."""
-        head = head_of(self._objectives())
+        head = self._head
         overrides = self.shape.overrides
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("weights", self.seed))
@@ -217,6 +266,10 @@ class _Run:
             model = head.from_pretrained(directory, overrides=overrides, allow_pickle=allow_pickle)
             return model.to(self.runtime.device)
 
+    @property
+    def _head(self) -> type[LanguageModel]:
+        return head_of(self._objectives())
+
     def _objectives(self) -> list[str]:
         """Of all phases, each once."""
         return objectives_of(self.config)
@@ -230,11 +283,12 @@ class _Run:
             phase.check_fits(config)
 
     def _about(self) -> dict[str, Any]:
+        peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
         return {
             "run": self.recipe.name,
             "kind": "pretrain",
             "task": None,
-            "environment": environment(self.runtime) | {"matmul_flops_per_second": matmul_peak(self.runtime)},
+            "environment": environment(self.runtime) | {"matmul_flops_per_second": peak},
             "data": self.phases[0].facts(),
         }
 

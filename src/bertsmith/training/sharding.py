@@ -5,7 +5,7 @@ PyTorch's FSDP2 takes half a second to import, so only a run that shards does.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks, *, method
         register_fsdp_forward_method(model, name)
 
 
-def is_sharded(model: nn.Module) -> "TypeGuard[FSDPModule]":
+def is_sharded(model: nn.Module) -> bool:
     """True for a model, or one of its blocks, given to `shard`."""
     return hasattr(model, "unshard")
 
@@ -96,7 +96,7 @@ def is_part(tensor: Tensor) -> "TypeGuard[DTensor]":
 
 
 def _sharded_modules(model: nn.Module) -> "Iterator[FSDPModule]":
-    return (module for module in model.modules() if is_sharded(module))
+    return (cast("FSDPModule", module) for module in model.modules() if is_sharded(module))
 
 
 def _sum_gradients(module: "FSDPModule") -> None:

@@ -105,6 +105,9 @@ class State:
     evaluated_step: int = -1
     best_step: int | None = None
     best_value: float | None = None
+    loss_scale: float | None = None
+    """By which losses are multiplied in float16."""
+    updates_at_loss_scale: int = 0
     clip: float | None = None
     """What `clip = "auto"` has picked."""
     clip_sizes: list[float] = field(default_factory=list)
@@ -136,6 +139,7 @@ class State:
             first_elapsed_seconds=self.elapsed_seconds,
             elapsed_seconds=self.elapsed_seconds,
             tokens=self.tokens,
+            loss_scale=self.loss_scale,
             skipped_updates=self.skipped_updates,
             metrics_bytes=self.metrics_bytes,
             unwritten_metrics=self.unwritten_metrics,
