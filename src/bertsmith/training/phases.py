@@ -131,7 +131,9 @@ class Phase:
         losses = unigram_losses(self.examples, vocab_size=self.tokenizer.vocab_size)
         return torch.from_numpy(losses).to(runtime.device)
 
-    def batches(self, data: PretrainData, step: int, progress: float, runtime: Runtime) -> list[PretrainBatch]:
+    def batches(
+        self, data: PretrainData, step: int, progress: float, *, rank: int = 0, world_size: int = 1
+    ) -> list[PretrainBatch]:
         """This rank's micro-batches of an update, with as many masks as are due by then."""
         config = self.config
         micro_batch_size = min(config.micro_batch_size or config.batch_size, config.batch_size)
@@ -140,8 +142,8 @@ class Phase:
             config.batch_size,
             micro_batch_size,
             mask_share=config.mask_share_at(progress),
-            rank=runtime.rank,
-            world_size=runtime.world_size,
+            rank=rank,
+            world_size=world_size,
         )
 
     def plan(self, data: PretrainData | None, labelled: LabelledText | None) -> Plan:

@@ -211,7 +211,8 @@ class _Run:
         data = phase.data("train", static_shapes=note == COMPILED) if phase.reads_text else None
 
         def next_batches(step: int, progress: float) -> list[Any]:
-            text = () if data is None else phase.batches(data, step, progress, self.runtime)
+            share = {"rank": self.ranks.rank, "world_size": self.ranks.size}
+            text = () if data is None else phase.batches(data, step, progress, **share)
             return [*text, *(() if labelled is None else labelled.batches(step))]
 
         loss_sums: LossSums = loss_sums_of(model, forward, skips_mask=note != COMPILED)
