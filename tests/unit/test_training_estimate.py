@@ -192,6 +192,28 @@ def test_time_is_made_of_measured_steps_and_evaluations(made: Made, tmp_path: Pa
     assert found.seconds == phase.seconds == pytest.approx(expected)
 
 
+def test_the_trial_is_of_the_step_that_the_run_makes(made: Made) -> None:
+    """Layers that are recomputed in the backward pass run their products twice, in the trial as in the run."""
+    calls: list[bool] = []
+
+    def count(module: torch.nn.Module, *_: object) -> None:
+        if isinstance(module, torch.nn.Linear):
+            calls.append(True)
+
+    numbers = []
+    for recomputes in (False, True):
+        handle = torch.nn.modules.module.register_module_forward_hook(count)
+        calls.clear()
+        try:
+            found = _estimate(made, made.examples.parent, seconds=0.1, activation_checkpointing=recomputes)
+        finally:
+            handle.remove()
+        trial = found.phases[0].trial
+        assert trial is not None
+        numbers.append(len(calls) / (trial.steps + 3))
+    assert numbers[1] > 1.3 * numbers[0]
+
+
 def test_a_budget_is_spent_and_phases_are_added_up(made: Made, tmp_path: Path) -> None:
     phases = [{"max_steps": 4, "freeze": ["embeddings"]}, {"budget_minutes": 1, "max_length": 16, "name": "short"}]
     found = _estimate(made, made.examples.parent, seconds=0.3, max_steps=None, phases=phases)

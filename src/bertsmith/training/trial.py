@@ -18,6 +18,7 @@ from bertsmith.config import PretrainConfig
 from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.examples.mask import budgets
 from bertsmith.model.config import BertConfig
+from bertsmith.model.encoder import encoder_of
 from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime, peak_memory_bytes
 from bertsmith.training.checkpoints import Checkpoints
@@ -66,7 +67,9 @@ def measure(
 
     The updates are those that a run of `config` makes: loss, clipping, optimizer, log.
     """
-    forward, note = compiled(model.masked_states, config.compile, long_enough=long_enough, say=lambda _: None)
+    encoder_of(model).recomputes = config.activation_checkpointing
+    mode = "off" if config.activation_checkpointing else config.compile
+    forward, note = compiled(model.masked_states, mode, long_enough=long_enough, say=lambda _: None)
     source = batches(note == COMPILED)
     starts: list[float] = []
 
