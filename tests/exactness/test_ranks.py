@@ -19,10 +19,13 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bertsmith.runtime import Runtime
+from bertsmith.tasks.finetune import finetune
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.plan import Plan, TrainResult
 from bertsmith.training.pretrain import pretrain
 from bertsmith.training.sharding import full, shard
+from finetune_case import recipe as finetuning_recipe
+from finetune_case import text_rows, write_tiny_model
 from pretrain_case import Made, make_examples
 from ranks_case import ONE_THREAD, on_ranks
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run, with_every_checkpoint
@@ -166,6 +169,34 @@ def in_a_budget(ranks: Ranks, runtime: Runtime, directory: Path) -> int:
 def test_a_budget_is_turned_into_steps_by_the_first_rank_for_all(tmp_path: Path) -> None:
     steps = on_ranks(2, in_a_budget, tmp_path)
     assert steps == [events(tmp_path, "decision")[-1]["value"]] * 2
+
+
+def finetuned(ranks: Ranks, runtime: Runtime, base: Path, directory: Path) -> dict[str, Any]:
+    """With 13 rows in a batch: ranks have unequal shares, and in the last batch of an epoch some have none."""
+    result = finetune(
+        finetuning_recipe(epochs=2, batch_size=13, micro_batch_size=3, dropout=0.0, learning_rate=1e-3),
+        directory,
+        model=base,
+        train=text_rows(41, seed=1),
+        validation=text_rows(24, seed=2),
+        test={"test": text_rows(24, seed=3)},
+        console=Console(quiet=True),
+        runtime=runtime,
+        ranks=ranks,
+    )
+    return {"scores": dict(result.scores["test"]), "best": result.best_step}
+
+
+def test_a_bert_finetuned_by_ranks_is_the_same(tmp_path: Path) -> None:
+    base = write_tiny_model(tmp_path / "base")
+    expected = finetuned(Ranks(0, 1), ONE_THREAD, base, tmp_path / "one")
+    assert on_ranks(4, finetuned, base, tmp_path / "many") == [expected] * 4
+    for ours, theirs in zip(events(tmp_path / "many", "step"), events(tmp_path / "one", "step"), strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-5)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+    found, wanted = (load_file(tmp_path / name / "last/model.safetensors") for name in ("many", "one"))
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def pretrained(ranks: Ranks, runtime: Runtime, made: Made, directory: Path) -> int:

@@ -32,6 +32,7 @@ from bertsmith.training.track import Track
 _MESSAGE_BYTES = 512
 _LENGTH_BYTES = 8
 _SECONDS_BETWEEN_LOOKS = 0.05
+_SECONDS_TO_ASK = 0.5
 _BEAT_SECONDS = 1.0
 _BEATS_MISSED = 3
 _ENDED = "bertsmith/ended"
@@ -152,20 +153,21 @@ class Ranks:
             self._lost(str(error))
 
     def _lost(self, said: str) -> NoReturn:
-        """Find out who is missing, and raise."""
-        reason = " ".join(said.split())[:160]
-        try:
-            if self._has(_ENDED):
-                rank, why = json.loads(self.store.get(_ENDED))
-                raise LostRank(f"process {rank} of {self.size} (from 0) has stopped: {why}")
+        """Find out who is missing, tell the others, and raise."""
+        if not self._has(_ENDED):
             silent = self._silent()
-        except RuntimeError:
-            silent = []
-        names = ", ".join(map(str, silent)) or "another one"
-        raise LostRank(
-            f"process {names} of {self.size} (from 0) has ended or does not answer ({reason or 'no word from it'}); "
-            "see what it said last, then run the same command again: it goes on from the newest checkpoint"
-        )
+            if not self._has(_ENDED):  # somebody else may have found out meanwhile, and be gone by now
+                names = ", ".join(map(str, silent)) or "another one"
+                reason = " ".join(said.split())[:160] or "no word from it"
+                self.tell(
+                    f"process {names} of {self.size} (from 0) has ended or does not answer ({reason}); see what it said"
+                    " last, then run the same command again: it goes on from the newest checkpoint"
+                )
+        raise LostRank(self.store.get(_ENDED).decode())
+
+    def tell(self, message: str) -> None:
+        """Leave word for the others of how this run ends."""
+        self.store.set(_ENDED, message)
 
     def _silent(self) -> list[int]:
         """Ranks whose heart does not beat."""
@@ -224,25 +226,26 @@ def joined(runtime: Runtime) -> Iterator[Ranks]:
         return
     ranks = _join(runtime)
     stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(ranks, stop), daemon=True)
-    heart.start()
-    is_whole = False
+    threading.Thread(target=_beat, args=(ranks, stop), daemon=True).start()
+    is_whole, seconds_to_ask = False, _SECONDS_TO_ASK
     try:
         yield ranks
-        stop.set()
-        heart.join()
-        ranks.gather(None)  # the store goes with the first rank, where no launcher keeps it
+        ranks.gather(None)  # all leave together: the store goes with the first rank, where no launcher keeps it
         is_whole = True
-    except LostRank:
-        raise
     except Exception as error:
-        with contextlib.suppress(RuntimeError):
-            ranks.store.set(_ENDED, json.dumps([ranks.rank, str(error) or type(error).__name__]))
+        if isinstance(error, LostRank):
+            seconds_to_ask += 2 * _BEATS_MISSED * _BEAT_SECONDS
+        else:
+            with contextlib.suppress(RuntimeError):
+                reason = str(error) or type(error).__name__
+                ranks.tell(f"process {ranks.rank} of {ranks.size} (from 0) has stopped: {reason}")
         raise
     finally:
-        stop.set()
         if is_whole or runtime.device.type == "cpu":  # NCCL would wait for the ranks that are gone
             dist.destroy_process_group()
+        if not is_whole and ranks.is_first:
+            time.sleep(seconds_to_ask)  # the others ask the store how it ended
+        stop.set()
 
 
 def _join(runtime: Runtime) -> Ranks:
