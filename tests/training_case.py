@@ -1,6 +1,7 @@
 """A tiny two-objective training problem with dropout, tied weights and unequal batches, for tests of the loop."""
 
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,11 @@ class TinyBatch:
     input_ids: Tensor  # (batch, length)
     labels: Tensor  # (batch, length)
     pair_labels: Tensor  # (batch,)
+    example_ids: tuple[int, ...]
+
+    @property
+    def example_kind(self) -> str:
+        return "example"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -62,11 +68,21 @@ class TinyBatch:
         return int((self.input_ids != 0).sum())
 
     def to(self, device: torch.device) -> "TinyBatch":
-        return TinyBatch(self.input_ids.to(device), self.labels.to(device), self.pair_labels.to(device))
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            labels=self.labels.to(device),
+            pair_labels=self.pair_labels.to(device),
+        )
+
+    def take(self, rows: Sequence[int]) -> "TinyBatch":
+        chosen = list(rows)
+        ids = tuple(self.example_ids[row] for row in chosen)
+        return TinyBatch(self.input_ids[chosen], self.labels[chosen], self.pair_labels[chosen], ids)
 
     def split(self, sizes: Sequence[int]) -> list["TinyBatch"]:
-        parts = zip(*(t.split(list(sizes)) for t in (self.input_ids, self.labels, self.pair_labels)), strict=True)
-        return [TinyBatch(*part) for part in parts]
+        ends = list(itertools.accumulate(sizes))
+        return [self.take(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
 def make_batch(step: int, batch_size: int) -> TinyBatch:
@@ -77,7 +93,8 @@ def make_batch(step: int, batch_size: int) -> TinyBatch:
     labelled = torch.rand(batch_size, LENGTH, generator=generator) < torch.linspace(0, 0.7, batch_size)[:, None]
     pairs = torch.randint(0, 2, (batch_size,), generator=generator)
     pairs[: batch_size // 4] = -100
-    return TinyBatch(ids, torch.where(labelled, (ids * 3 + 1) % VOCAB, -100), pairs)
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    return TinyBatch(ids, torch.where(labelled, (ids * 3 + 1) % VOCAB, -100), pairs, tuple(numbers))
 
 
 def loss_sums_of(model: nn.Module) -> LossSums:

@@ -234,3 +234,40 @@ def test_a_bert_pretrained_by_ranks_is_the_same(tmp_path: Path) -> None:
             torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
         (start,) = events(tmp_path / name, "start")
         assert (start["plan"]["ranks"], start["plan"]["accumulation"]) == (2, 1)
+
+
+def _poisoned_on(ranks: Ranks, runtime: Runtime, directory: Path) -> Any:
+    """Rows 3 and 17, of which rank 0 and rank 1 have one each, spoil each update from step 5 on."""
+    torch.manual_seed(3)
+    model = TinyModel(dropout=0.0).to(torch.float64)
+    steps = [0]
+
+    def next_batches(step: int, _progress: float) -> list[TinyBatch]:
+        steps[0] = step
+        return [replace(part, example_ids=tuple(i % BATCH for i in part.example_ids)) for part in mine(step)]
+
+    def mine(step: int) -> list[TinyBatch]:
+        return share_of(step, ranks.rank, ranks.size)
+
+    def wrap(function: Any) -> Any:
+        def loss_sums(batch: TinyBatch) -> Any:
+            factor = float("nan") if steps[0] >= 5 and {3, 17} & set(batch.example_ids) else 1.0
+            return {name: value * factor for name, value in function(batch).items()}
+
+        return loss_sums
+
+    plan = replace(PLAN, batch_size=BATCH, total_steps=10, log_every=1, evaluate_every=5)
+    run(directory, plan=plan, model=model, runtime=runtime, next_batches=next_batches, wrap=wrap, ranks=ranks)
+    return {name: _numbers(p) for name, p in model.named_parameters()}
+
+
+def test_ranks_go_back_together_and_leave_out_what_any_of_them_found(tmp_path: Path) -> None:
+    expected = _poisoned_on(Ranks(0, 1), ONE_THREAD, tmp_path / "one")
+    found = on_ranks(2, _poisoned_on, tmp_path / "two")
+    for directory in ("one", "two"):
+        (rollback,) = events(tmp_path / directory, "rollback")
+        assert rollback["examples"] == ["example 3", "example 17"]
+        assert rollback["from_step"] == 5
+    for weights in found:
+        for name, tensor in expected.items():
+            np.testing.assert_allclose(weights[name], tensor, rtol=1e-9, atol=1e-9, err_msg=name)

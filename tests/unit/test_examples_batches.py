@@ -182,3 +182,23 @@ def test_wrong_input(examples: Path, tmp_path: Path) -> None:
     no_validation = build_all(tmp_path / "none", validation_share=0.0)
     with pytest.raises(DataError, match="validation split has no examples"):
         open_data(no_validation, split="validation")
+
+
+def test_some_examples_of_a_batch_are_those_examples(examples: Path) -> None:
+    """Taken one by one, their masks, labels and counts are those of the batch; in any number, they are themselves."""
+    data = open_data(examples, objectives=("mlm", "nsp", "agreement", "smoothness"))
+    for step in range(5):
+        (batch,) = data.batch(step, 16, 16)
+        singles = [batch.take([row]) for row in range(16)]
+        assert tuple(number for one in singles for number in one.example_ids) == batch.example_ids
+        assert sum(one.num_tokens for one in singles) == batch.num_tokens
+        for name, count in batch.counts.items():
+            assert sum(one.counts[name] for one in singles) == count, name
+        length = batch.input_ids.shape[1]
+        found = [(one.masked_positions + row * length).tolist() for row, one in enumerate(singles)]
+        assert [position for row in found for position in row] == batch.masked_positions[: batch.counts["mlm"]].tolist()
+        some = batch.take([2, 3, 7, 11])
+        assert torch.equal(restored(some), restored(batch)[[2, 3, 7, 11]])
+        for name in ("attention_mask", "token_type_ids", "next_sentence_label", "same_document_negative"):
+            assert torch.equal(getattr(some, name), getattr(batch, name)[[2, 3, 7, 11]])
+        assert some.counts["mlm"] == len(some.masked_labels) > 0

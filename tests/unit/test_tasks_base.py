@@ -50,6 +50,20 @@ def test_a_batch_holds_its_rows_and_nothing_but_padding_besides(rows, data):
     assert (batch.num_tokens, batch.counts, batch.example_ids) == (len(flat), {"task": len(flat)}, tuple(chosen))
 
 
+@given(rows=rows_of_ids, data=st.data())
+def test_some_rows_of_a_batch_are_those_rows(rows, data):
+    table = features(rows, items=[list(range(0, len(row), 2)) for row in rows])
+    batch = assemble(table, np.arange(len(rows)), objective="task", pad_id=0)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, unique=True).map(sorted))
+    some, alone = batch.take(chosen), assemble(table, np.array(chosen), objective="task", pad_id=0)
+    longest = alone.input_ids.shape[1]
+    assert torch.equal(some.input_ids[:, :longest], alone.input_ids)
+    assert not some.input_ids[:, longest:].any()
+    assert torch.equal(some.input_ids.flatten()[some.items], alone.input_ids.flatten()[alone.items])
+    assert torch.equal(some.targets, alone.targets)
+    assert (some.num_tokens, some.counts, some.example_ids) == (alone.num_tokens, alone.counts, alone.example_ids)
+
+
 def test_truncation_share_is_that_of_tokens():
     table = Features(Ragged.of([[1, 2], [3, 4]]), Ragged.of([[0], [0]]), None, np.array([0, 4]))
     assert table.truncation_share == 0.5

@@ -62,7 +62,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_told(tmp_path: Path
 
 
 def test_ten_in_a_row_stop_the_run(tmp_path: Path) -> None:
-    plan = replace(PLAN, total_steps=40)
+    plan = replace(PLAN, total_steps=40, rollback_after=10, max_rollbacks=0)
     with pytest.raises(BertsmithError, match="not finite in 10 updates in a row"):
         run(tmp_path, plan=plan, wrap=_spoiled(set(range(7, 40)), math.nan))
     stop = events(tmp_path, "stop")[-1]
@@ -71,7 +71,7 @@ def test_ten_in_a_row_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_nine_in_a_row_do_not(tmp_path: Path) -> None:
-    plan = replace(PLAN, total_steps=40)
+    plan = replace(PLAN, total_steps=40, rollback_after=10)
     bad = {*range(7, 16), *range(17, 26)}
     assert run(tmp_path, plan=plan, wrap=_spoiled(bad, math.nan))[0].skipped_updates == 18
 

@@ -38,6 +38,13 @@ class LoopConfig(OptimizerConfig):
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time between checkpoints."""
     keep_checkpoints: Positive = 2
+    rollback_after_updates: Positive = 3
+    """An update whose loss or gradient is not finite is never applied. After so many in a row the run goes back to its
+    last checkpoint, and on without the examples that spoiled them, which it names."""
+    max_rollbacks: Annotated[int, Field(ge=0)] = 3
+    """Of a run; after that it stops and says why."""
+    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    """Take a loss above so many times the median of the last 50 for one that is not finite. Default: never."""
     keep_best_checkpoint: bool = True
     """Save after each evaluation that is the best so far, and keep that checkpoint beside the newest."""
     log_every_steps: Positive = 10

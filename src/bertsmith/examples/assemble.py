@@ -15,6 +15,8 @@ from bertsmith.examples.pairs import NO_PAIR, Segments
 from bertsmith.examples.spans import Spans
 from bertsmith.tokenizer.encode import Tokenizer
 
+_FILLED_UP = -100
+
 
 @dataclass(frozen=True)
 class PretrainBatch:
@@ -40,6 +42,39 @@ class PretrainBatch:
     num_tokens: int
     """Tokens without padding."""
     example_ids: tuple[int, ...]
+
+    @property
+    def example_kind(self) -> str:
+        return "example"
+
+    def take(self, rows: Sequence[int]) -> "PretrainBatch":
+        """These of its examples alone, with no masks filled up."""
+        chosen = torch.as_tensor(rows, dtype=torch.int64)
+        length = self.input_ids.shape[1]
+        place = torch.full((len(self.input_ids),), -1).index_put((chosen,), torch.arange(len(rows)))
+        of_row = place[self.masked_positions // length]
+        is_kept = (self.masked_labels != _FILLED_UP) & (of_row >= 0)
+        mask, labels = self.attention_mask[chosen], self.next_sentence_label[chosen]
+        num_tokens, num_pairs = int(mask.sum()), int((labels != NO_PAIR).sum())
+        items = {
+            "mlm": int(is_kept.sum()),
+            "nsp": num_pairs,
+            "sop": num_pairs,
+            "agreement": num_tokens,
+            "smoothness": num_tokens - len(rows),
+        }
+        return PretrainBatch(
+            input_ids=self.input_ids[chosen],
+            attention_mask=mask,
+            token_type_ids=self.token_type_ids[chosen],
+            masked_positions=(of_row * length + self.masked_positions % length)[is_kept],
+            masked_labels=self.masked_labels[is_kept],
+            next_sentence_label=labels,
+            same_document_negative=self.same_document_negative[chosen],
+            counts={name: items[name] for name in self.counts},
+            num_tokens=num_tokens,
+            example_ids=tuple(self.example_ids[row] for row in rows),
+        )
 
     def to(self, device: torch.device | str) -> "PretrainBatch":
         moved: dict[str, Any] = {
@@ -184,6 +219,6 @@ def _filled_up(input_ids: Int64, chosen: Flags, share: float) -> tuple[Int64, In
     num_rows, length = chosen.shape
     slots = num_rows * int(budgets(np.array([length - 2]), share)[0])
     slots *= max(1, -(-len(found) // slots))
-    positions, labels = np.zeros(slots, dtype=np.int64), np.full(slots, -100, dtype=np.int64)
+    positions, labels = np.zeros(slots, dtype=np.int64), np.full(slots, _FILLED_UP, dtype=np.int64)
     positions[: len(found)], labels[: len(found)] = found, input_ids.reshape(-1)[found]
     return positions, labels

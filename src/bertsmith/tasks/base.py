@@ -105,6 +105,28 @@ class TaskBatch:
     example_ids: tuple[int, ...]
     """Row numbers in the table."""
 
+    @property
+    def example_kind(self) -> str:
+        return "row"
+
+    def take(self, rows: Sequence[int]) -> "TaskBatch":
+        """These of its rows alone, padded as before; `truncation_share` stays that of all."""
+        chosen, seq = torch.as_tensor(rows, dtype=torch.int64), self.input_ids.shape[1]
+        place = torch.full((len(self.input_ids),), -1).index_put((chosen,), torch.arange(len(rows)))
+        of_row = place[self.items // seq]
+        is_kept = of_row >= 0
+        mask = None if self.attention_mask is None else self.attention_mask[chosen]
+        return replace(
+            self,
+            input_ids=self.input_ids[chosen],
+            attention_mask=mask,
+            items=(of_row * seq + self.items % seq)[is_kept],
+            targets=None if self.targets is None else self.targets[is_kept],
+            counts=dict.fromkeys(self.counts, int(is_kept.sum())),
+            num_tokens=len(rows) * seq if mask is None else int(mask.sum()),
+            example_ids=tuple(self.example_ids[row] for row in rows),
+        )
+
     def to(self, device: torch.device) -> "TaskBatch":
         if device.type == "cpu":
             return self

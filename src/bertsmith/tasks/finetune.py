@@ -287,6 +287,9 @@ class _Run:
             log_every=min(config.log_every_steps, every),
             evaluate_every=every,
             checkpoint_every_seconds=config.checkpoint_every_seconds,
+            rollback_after=config.rollback_after_updates,
+            max_rollbacks=config.max_rollbacks,
+            spike_factor=config.spike_factor,
             keep_best=config.keep_best_checkpoint,
         )
 

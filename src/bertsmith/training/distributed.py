@@ -198,11 +198,8 @@ class _Silent:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def synced_bytes(self) -> int:
-        return 0
-
-    def unwritten(self) -> str:
-        return ""
+    def place(self) -> tuple[int, str]:
+        return 0, ""
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_args, **_named: None

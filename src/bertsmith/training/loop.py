@@ -11,6 +11,7 @@ and a resumed run equals one that never stopped bit for bit.
 """
 
 import contextlib
+import json
 import math
 import sys
 import time
@@ -33,6 +34,16 @@ from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.loss_scale import grow, scale_of, shrink, unscale
 from bertsmith.training.plan import Evaluation, Plan, TrainResult
+from bertsmith.training.rollback import (
+    by_number,
+    loss_limit,
+    note_loss,
+    problem,
+    report,
+    said,
+    spoilers,
+    without_left_out,
+)
 from bertsmith.training.saving import Saving
 from bertsmith.training.schedule import Schedule
 from bertsmith.training.sharding import whole
@@ -40,7 +51,6 @@ from bertsmith.training.state import State, Window, steps_in_budget
 from bertsmith.training.track import Track
 
 RESUME = "run the same command again"
-_SKIPS_IN_A_ROW = 10
 _EVALUATIONS_PER_RUN = 10
 _TOKENS, _SLOTS, _FLOPS, _RIGHT = "#tokens", "#slots", "#flops", "#right "  # summed over ranks beside the objectives
 
@@ -79,7 +89,7 @@ def train(
     ranks                all processes of the run, where there are several: `next_batches` gives this one's share, all
                          of them evaluate, and the first logs, saves and calls back
 
-    Raises `Stopped` after a signal (state saved), `BertsmithError` after ten updates in a row that were not finite.
+    Raises `Stopped` after a signal (state saved), `BertsmithError` where updates cannot be applied for too long.
     """
     if plan.total_steps is None and plan.budget_seconds is None:
         raise UsageError("training needs total_steps or budget_seconds")
@@ -122,6 +132,8 @@ class _Loop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.step_seconds: list[float] = []  # of this process; what a budget is measured by
         self.evaluation_seconds = 0.0
+        self.state = State()
+        self.before_trouble: State | None = None  # since the first of some updates that could not be applied
         resumed_from = self._resume()
         if self._is_over():
             return self._result(resumed_from)
@@ -132,6 +144,10 @@ class _Loop:
         try:
             self._go()
         except Interrupted as interruption:
+            self.optimizer.zero_grad()  # what an update that was dropped has left
+            if self.before_trouble is not None:  # updates that could not be applied are done again, as that one is
+                self.state = self.before_trouble
+                self.track.rewind(self.state.metrics_bytes, self.state.step, unwritten=self.state.unwritten_metrics)
             self._finish_saving()
             self._stop(str(interruption), "")
             raise Stopped(interruption.signal_number, RESUME) from None
@@ -173,7 +189,8 @@ class _Loop:
                 self._finish_saving()
                 self.ranks.check(self.interrupts)
                 return
-            if is_decided or is_best or self.ranks.from_first(self.saving.is_due):
+            is_due = is_decided or is_best or self.ranks.from_first(self.saving.is_due)
+            if is_due and self.before_trouble is None:
                 self._save()
             self._update()
             is_decided = self.state.total_steps is None and self._decide_total_steps()
@@ -210,10 +227,10 @@ class _Loop:
         self.track.start(self.state.step, facts, resumed=checkpoint is not None)
         return None if checkpoint is None else checkpoint.step
 
-    def _latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    def _latest(self, *, up_to: int | None = None) -> tuple[Checkpoint | None, tuple[str, ...]]:
         """The newest whole checkpoint, as the first rank finds it."""
         if self.ranks.is_first:
-            checkpoint, skipped = self.checkpoints.latest()
+            checkpoint, skipped = self.checkpoints.latest(up_to=up_to)
             self.ranks.from_first(None if checkpoint is None else checkpoint.step)
             return checkpoint, skipped
         step = self.ranks.from_first(None)
@@ -239,34 +256,26 @@ class _Loop:
     def _update(self) -> None:
         """One update of the weights; nothing has changed if a signal ends it early."""
         state, started = self.state, time.monotonic()
-        batches = self.next_batches(state.phase_step, state.progress)
-        waited_seconds = time.monotonic() - started
-        totals = self.ranks.totals(_totals(batches, self.plan.flops))
-        losses: dict[str, Tensor] = {}
-        right: dict[str, Tensor] = {}
-        scale = scale_of(state, self.runtime.dtype)
-        for number, batch in enumerate(batches):
-            torch.manual_seed(derive_seed("dropout", self.plan.seed, state.step, number, self.runtime.rank))
-            with self.runtime.autocast():
-                sums = self.loss_sums(batch.to(self.runtime.device))
-            shares = {name: value / max(totals[name], 1) for name, value in sums.items()}
-            loss = torch.stack([self._weight(name) * share for name, share in shares.items()]).sum()
-            self.gradient_sum.begin(last=number == len(batches) - 1)
-            if loss.requires_grad:  # not where all that this objective reads is frozen
-                torch.autograd.backward(loss * scale if scale != 1.0 else loss)
-            for name, share in shares.items():
-                losses[name] = losses.get(name, 0) + share.detach()
-            for name, count in getattr(sums, "right", {}).items():
-                right[name] = right.get(name, 0) + count
-            if self.interrupts.pending and self.ranks.is_alone and number < len(batches) - 1:
-                self.optimizer.zero_grad()
-                self.interrupts.check()
-        answers = {_RIGHT + name: int(count) for name, count in right.items()}
-        values = self.ranks.totals({name: value.item() for name, value in losses.items()} | answers)
-        found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
-        self.gradient_sum.finish()
-        if self._apply(values, scale):
-            state.window.add_right({name.removeprefix(_RIGHT): count for name, count in found.items()}, totals)
+        self.log_place = self.track.place()
+        for entry in state.left_out:
+            if entry["from_step"] == state.step:
+                self.track.event("rollback", state.step, entry)
+        with self._droppable():
+            batches = without_left_out(self.next_batches(state.phase_step, state.progress), state)
+            waited_seconds = time.monotonic() - started
+            totals = self.ranks.totals(_totals(batches, self.plan.flops))
+            scale = scale_of(state, self.runtime.dtype)
+            values, found = self._sum_gradients(batches, totals, scale)
+        applied = False
+        if totals[_SLOTS]:
+            applied = self._apply(values, scale)
+        else:  # all of its examples are left out
+            state.skipped_updates += 1
+        if state.skipped_in_a_row >= self.plan.rollback_after:
+            self._roll_back()
+            return
+        if applied:
+            state.window.add_right(found, totals)
         seconds = time.monotonic() - started
         self.step_seconds.append(seconds)
         state.step += 1
@@ -280,8 +289,42 @@ class _Loop:
         )
         state.window.add_truncation(batches)
 
+    def _sum_gradients(
+        self, batches: Sequence[Any], totals: Mapping[str, int], scale: float
+    ) -> tuple[dict[str, float], dict[str, int]]:
+        """Gradients of an update, over all ranks; the mean loss of each objective and the number of right answers."""
+        losses: dict[str, Tensor] = {}
+        right: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            sums = self._backward(batch, totals, number, scale, last=number == len(batches) - 1)
+            for name, value in sums.items():
+                losses[name] = losses.get(name, 0) + value.detach() / max(totals[name], 1)
+            for name, count in getattr(sums, "right", {}).items():
+                right[name] = right.get(name, 0) + count
+            if self.interrupts.pending and self.ranks.is_alone and number < len(batches) - 1:
+                self.interrupts.check()
+        answers = {_RIGHT + name: int(count) for name, count in right.items()}
+        values = self.ranks.totals({name: value.item() for name, value in losses.items()} | answers)
+        found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
+        self.gradient_sum.finish()
+        return values, {name.removeprefix(_RIGHT): count for name, count in found.items()}
+
+    def _backward(
+        self, batch: Any, totals: Mapping[str, int], number: int, scale: float, *, last: bool
+    ) -> Mapping[str, Tensor]:
+        """Add a micro-batch's part to the gradients; its loss sums."""
+        torch.manual_seed(derive_seed("dropout", self.plan.seed, self.state.step, number, self.runtime.rank))
+        with self.runtime.autocast():
+            sums = self.loss_sums(batch.to(self.runtime.device))
+        shares = [self._weight(name) * (value / max(totals[name], 1)) for name, value in sums.items()]
+        self.gradient_sum.begin(last=last)
+        loss = torch.stack(shares).sum()
+        if loss.requires_grad:  # not where all that this objective reads is frozen
+            torch.autograd.backward(loss * scale if scale != 1.0 else loss)
+        return sums
+
     def _apply(self, losses: Mapping[str, float], scale: float) -> bool:
-        """Clip and take the step, unless loss or gradient is not finite; True where it was taken."""
+        """Clip and take the step, unless loss or gradient is not as it should be; True where it was taken."""
         state, window = self.state, self.state.window
         self.learning_rate = self._learning_rate()
         gradients = gradients_of(self.parameters)
@@ -289,9 +332,9 @@ class _Loop:
             raise UsageError("nothing that trains has a part in the loss; freeze less, or add an objective")
         unscale(gradients, scale)
         norm = gradient_norm(gradients, self.model, self.ranks)
-        finite_losses = all(map(math.isfinite, losses.values()))
-        applied = finite_losses and math.isfinite(norm)
-        if applied:
+        loss = sum(self._weight(name) * value for name, value in losses.items())
+        wrong = problem(losses, norm=norm, loss=loss, limit=loss_limit(self.plan, state))
+        if wrong is None:
             plan = self.plan
             size = norm if plan.clip_by == "norm" else gradient_norm(gradients, self.model, self.ranks, math.inf)
             clipped, decision = clip_gradients(gradients, size=size, clip=plan.clip, by=plan.clip_by, state=state)
@@ -304,26 +347,91 @@ class _Loop:
             self.optimizer.step()
             state.skipped_in_a_row = 0
             grow(state)
-            loss = sum(self._weight(name) * value for name, value in losses.items())
+            self.before_trouble = None
+            note_loss(plan, state, loss)
             window.add_update(losses, loss=loss, gradient_norm=norm, clipped=clipped)
             state.training_loss_sum += loss
             state.training_updates += 1
-        elif finite_losses and shrink(state):
+        elif all(map(math.isfinite, losses.values())) and not math.isfinite(norm) and shrink(state):
             state.skipped_updates += 1
             scaled = f"loss scale {state.loss_scale:g}"
             self.track.say(f"step {state.step + 1:,}: overflow in float16; update skipped, {scaled}")
         else:
+            if self.before_trouble is None:
+                self.before_trouble = self._copy_of_state()
             state.skipped_updates += 1
             state.skipped_in_a_row += 1
-            values = ", ".join(f"{name} {value}" for name, value in {**losses, "gradient norm": norm}.items())
-            self.track.say(f"step {state.step + 1:,}: not finite ({values}); update skipped")
+            self.track.say(f"step {state.step + 1:,}: {wrong}; update skipped")
         self.optimizer.zero_grad()
-        if state.skipped_in_a_row >= _SKIPS_IN_A_ROW:
-            raise BertsmithError(
-                f"loss or gradient was not finite in {_SKIPS_IN_A_ROW} updates in a row (the last: {state.step + 1}); "
-                "lower the learning rate, or set runtime.dtype = 'float32'"
-            )
-        return applied
+        return wrong is None
+
+    def _copy_of_state(self) -> State:
+        """The state as it was before this update, and where its log ended."""
+        num_bytes, unwritten = self.log_place
+        copy = State.from_json(json.loads(json.dumps(self.state.to_json())))
+        return replace(copy, metrics_bytes=num_bytes, unwritten_metrics=unwritten)
+
+    def _roll_back(self) -> None:
+        """Find what spoiled the last updates, go back to before them, and leave it out from there on.
+
+        No weight has changed since; where no checkpoint is left from before, the run goes on from the weights it has.
+        """
+        first, last = self.before_trouble, self.state
+        assert first is not None
+        if last.rollbacks >= self.plan.max_rollbacks:
+            raise report(self.plan, last)
+        examples = self._spoilers(first.step, last.step)
+        entry = {
+            "from_step": first.step,
+            "to_step": last.step,
+            "examples": examples,
+            "because": f"{last.step + 1 - first.step} updates in a row could not be applied",
+        }
+        self.saving.look(wait=True)
+        checkpoint, _ = self._latest(up_to=first.step)
+        found = None if checkpoint is None else State.from_json(checkpoint.state)
+        if checkpoint is not None and found is not None and found.phase == self.plan.phase:
+            checkpoint.restore(self.model, self.optimizer)
+            self.state = found
+            self.saving.saved(found.step)
+        else:
+            self.state = first
+            self.saving.saved(None)
+        self.state.rollbacks, self.state.left_out = last.rollbacks + 1, [*last.left_out, entry]
+        self.before_trouble = None
+        self.track.rewind(self.state.metrics_bytes, self.state.step, unwritten=self.state.unwritten_metrics)
+        if self.ranks.is_first:
+            self.checkpoints.remove_after(self.state.step)
+        self.track.say(
+            f"rollback   {entry['because']}: back to step {self.state.step:,}, and from step {first.step + 1:,} on "
+            f"without {said(examples)}"
+        )
+
+    def _spoilers(self, first_step: int, last_step: int) -> list[str]:
+        """Names of the examples, of all ranks, that spoil these updates with the weights as they are."""
+        found: list[str] = []
+        state = self.state
+        limit = loss_limit(self.plan, state)
+        with self._droppable():
+            for step in range(first_step, last_step + 1):
+                self.state = replace(state, step=step)
+                batches = self.next_batches(self.state.phase_step, self.state.progress)
+                batches = without_left_out(batches, self.state)
+                found += spoilers(batches, lambda batch: self._is_spoiled(batch, limit))
+        self.state = state
+        return sorted({name for names in self.ranks.gather(found) for name in names}, key=by_number)
+
+    def _is_spoiled(self, batch: Any, limit: float) -> bool:
+        """True where loss or gradient of a micro-batch alone is not as it should be. The gradients are dropped."""
+        scale = scale_of(self.state, self.runtime.dtype)
+        sums = self._backward(batch, batch.counts, 0, scale, last=False)
+        losses = {name: float(value.detach()) / max(batch.counts[name], 1) for name, value in sums.items()}
+        gradients = gradients_of(self.parameters)
+        unscale(gradients, scale)
+        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        self.optimizer.zero_grad()
+        loss = sum(self._weight(name) * value for name, value in losses.items())
+        return problem(losses, norm=norm, loss=loss, limit=limit) is not None
 
     def _learning_rate(self) -> float:
         return self.plan.learning_rate * self.schedule(self.state.progress)
@@ -332,7 +440,9 @@ class _Loop:
         return self.plan.weights.get(name, 1.0)
 
     def _decide_total_steps(self) -> bool:
-        """Turn the budget into a number of steps once enough of them are measured; True when that was done now."""
+        """Turn the budget into a number of steps once enough of them are measured; True when something was decided now,
+        which is saved at once: a run that goes back must find it.
+        """
         assert self.plan.budget_seconds is not None, "without one the total is known"
         planned = None if self.plan.total_steps is None else self.state.first_step + self.plan.total_steps
         if self.state.step == planned:
@@ -361,7 +471,7 @@ class _Loop:
             self.state.total_steps = value
             self.track.say(f"steps      {value:,}: {because}")
         self.track.event("decision", self.state.step, {"name": name, "value": value, "because": because})
-        return name == "total_steps"
+        return True
 
     def _evaluation_is_due(self) -> bool:
         state, every = self.state, self.plan.evaluate_every
@@ -376,7 +486,7 @@ class _Loop:
         return state.phase_step % every == 0 or state.is_finished
 
     def _evaluate(self) -> bool:
-        """Measure, log, call back; True where it is the best so far."""
+        """Measure, log, call back; true where it is the best so far."""
         assert self.evaluate is not None
         state, started = self.state, time.monotonic()
         self.model.eval()
@@ -407,6 +517,10 @@ class _Loop:
         for callback in self.callbacks if self.ranks.is_first else ():
             callback(state.step, evaluation)
         return best
+
+    def _droppable(self) -> contextlib.AbstractContextManager[None]:
+        """Where nobody waits for this process, a signal ends an update that takes long."""
+        return self.interrupts.droppable() if self.ranks.is_alone else contextlib.nullcontext()
 
     def _leaving_at_once(self) -> contextlib.AbstractContextManager[None]:
         """Where nobody waits for this process, a signal ends an evaluation on arrival."""

@@ -25,6 +25,17 @@ class Batch(Protocol):
     def num_tokens(self) -> int:
         """Tokens that are not padding."""
 
+    @property
+    def example_ids(self) -> Sequence[int]:
+        """A number for each example, by which one that spoils training is named and left out."""
+
+    @property
+    def example_kind(self) -> str:
+        """What such a number is of, such as "row"."""
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """Only these of its examples."""
+
     def to(self, device: torch.device) -> Self: ...
 
 
@@ -86,6 +97,12 @@ class Plan:
     evaluate_every: int | None = None
     """Steps between evaluations; None: ten in the run. There is always one after the last step."""
     checkpoint_every_seconds: float = 60.0
+    rollback_after: int = 3
+    """Go back after so many updates in a row that could not be applied."""
+    max_rollbacks: int = 3
+    """Of a run; after that it stops."""
+    spike_factor: float | None = None
+    """A loss above so many times its running median is not applied either."""
     keep_best: bool = False
     """Save after an evaluation that is the best so far, and keep that checkpoint."""
     phase: int = 0

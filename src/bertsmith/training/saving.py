@@ -50,7 +50,8 @@ class Saving:
         if self._ranks.from_first(self._step == state.step):
             return
         started = time.monotonic()
-        state.metrics_bytes, state.unwritten_metrics = self._track.synced_bytes(), self._track.unwritten()
+        self._track.sync()
+        state.metrics_bytes, state.unwritten_metrics = self._track.place()
         self._checkpoints.begin_save(
             state.step,
             self._model,

@@ -112,6 +112,12 @@ class State:
     """What `clip = "auto"` has picked."""
     clip_sizes: list[float] = field(default_factory=list)
     """Of gradients, by which it picks; empty once it has."""
+    rollbacks: int = 0
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Examples that spoiled updates of this phase: {"from_step", "to_step", "examples", "because"}; left out of every
+    update from the first of those steps on."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the last updates, where a leap is looked for."""
     training_loss_sum: float = 0.0
     training_updates: int = 0
     """Updates since the last evaluation, over which that sum goes."""
@@ -141,6 +147,7 @@ class State:
             tokens=self.tokens,
             loss_scale=self.loss_scale,
             skipped_updates=self.skipped_updates,
+            rollbacks=self.rollbacks,
             metrics_bytes=self.metrics_bytes,
             unwritten_metrics=self.unwritten_metrics,
         )

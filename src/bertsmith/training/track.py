@@ -91,14 +91,13 @@ class Track:
         )
         self._has_started, self._has_table = True, False
 
-    def synced_bytes(self) -> int:
-        """Length of the log so far, once it is on the disk."""
+    def sync(self) -> None:
+        """Have what is logged on the disk."""
         self._log.sync()
-        return self._log.num_bytes()
 
-    def unwritten(self) -> str:
-        """Lines for which the disk had no room yet."""
-        return self._log.waiting.decode()
+    def place(self) -> tuple[int, str]:
+        """Length of the log so far, and lines for which the disk had no room yet."""
+        return self._log.num_bytes(), self._log.waiting.decode()
 
     def rewind(self, num_bytes: int, step: int, *, unwritten: str = "") -> None:
         """Cut off what was logged after the checkpoint of `step`, at which the log was `num_bytes` long and lines were
