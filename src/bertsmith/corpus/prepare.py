@@ -28,6 +28,7 @@ import xxhash
 
 from bertsmith.artifact import Piece, canonical, make_piece, write_json
 from bertsmith.config import CorpusConfig, EvaluationFiles
+from bertsmith.corpus.arrays import save_array
 from bertsmith.corpus.boilerplate import Hashes, count_lines
 from bertsmith.corpus.clean import Cleaner, Rejected
 from bertsmith.corpus.dedup import exact_key, split_key
@@ -107,7 +108,7 @@ def count_chunk_lines(task: PrepareTask) -> Piece:
     def count(folder: Path) -> dict[str, int]:
         cleaner = Cleaner(task.config)
         lines = [cleaner.lines(raw) for raw in read_chunk(task.chunk, Counter(), workers=task.workers)]
-        np.save(folder / "lines.npy", count_lines(lines))
+        save_array(folder / "lines.npy", count_lines(lines))
         return {"documents": len(lines)}
 
     return make_piece(task.work, task.lines_key, count)
@@ -160,7 +161,7 @@ def heavy_lines(piece: Path) -> HeavyLines:
 
 def save_boilerplate(folder: Path, lines: Hashes) -> dict[str, int]:
     """Fill a piece with what all chunks leave out."""
-    np.save(folder / "boilerplate.npy", lines)
+    save_array(folder / "boilerplate.npy", lines)
     return {"lines": len(lines)}
 
 
@@ -255,13 +256,13 @@ class _KeyWriter:
         """The number of documents."""
         facts = np.empty(len(self.draws), dtype=FACTS)
         facts["characters"], facts["sentences"], facts["draw"] = self.characters, self.sentences, self.draws
-        np.save(self.folder / "facts.npy", facts)
-        np.save(self.folder / "exact.npy", np.frombuffer(self.exact, dtype=np.uint64).reshape(-1, 2))
+        save_array(self.folder / "facts.npy", facts)
+        save_array(self.folder / "exact.npy", np.frombuffer(self.exact, dtype=np.uint64).reshape(-1, 2))
         if self.hasher is not None and self.signatures is not None:
             self.signatures.close()
             raw = self.folder / "near.raw"
             shape = (len(facts), self.hasher.num_permutations)
             near = np.memmap(raw, dtype=np.uint32, mode="r", shape=shape) if len(facts) else np.empty(shape, np.uint32)
-            np.save(self.folder / "near.npy", near)
+            save_array(self.folder / "near.npy", near)
             raw.unlink()
         return len(facts)

@@ -8,6 +8,8 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from bertsmith.corpus.arrays import append_array
+
 Records = npt.NDArray[np.uint64]
 
 _RECORDS_OF_A_PART, _MOST_RECORDS_OF_A_PART = 500_000, 4_000_000
@@ -38,7 +40,7 @@ class Spill:
         borders = np.searchsorted(parts[order], np.arange(len(self._files) + 1))
         for file, start, stop in zip(self._files, borders[:-1], borders[1:], strict=True):
             if stop > start:
-                records[order[start:stop]].tofile(file)
+                append_array(file, records[order[start:stop]])
 
     def parts(self) -> Iterator[Records]:
         """(n, width) of each part, in order."""
