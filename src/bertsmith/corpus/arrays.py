@@ -21,4 +21,4 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 def append_array(file: BinaryIO, array: npt.NDArray[Any]) -> None:
     """The numbers alone, in memory's order."""
     if array.size:
-        file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
