@@ -7,7 +7,7 @@ import torch
 from bertsmith.artifact import open_artifact
 from bertsmith.errors import ArtifactError, DataError, UsageError
 from bertsmith.examples.assemble import PretrainBatch
-from bertsmith.examples.batches import PretrainData
+from bertsmith.examples.batches import GROUP_BATCHES, PretrainData
 from bertsmith.examples.spans import open_spans
 from bertsmith.tokenizer.encode import Tokenizer, make_backend
 from examples_case import build_all, open_data
@@ -202,3 +202,17 @@ def test_some_examples_of_a_batch_are_those_examples(examples: Path) -> None:
         for name in ("attention_mask", "token_type_ids", "next_sentence_label", "same_document_negative"):
             assert torch.equal(getattr(some, name), getattr(batch, name)[[2, 3, 7, 11]])
         assert some.counts["mlm"] == len(some.masked_labels) > 0
+
+
+def test_every_example_comes_once_an_epoch_while_batches_grow(examples: Path) -> None:
+    data = open_data(examples)
+    place = 0
+    seen = []
+    for size in (3, 6, 11):
+        seen += [data.batch(number, size, 4, first_position=place) for number in range(GROUP_BATCHES)]
+        place += GROUP_BATCHES * size
+    assert [sum(len(part.example_ids) for part in parts) for parts in seen] == [3] * 16 + [6] * 16 + [11] * 16
+    drawn = sorted(number for parts in seen for part in parts for number in part.example_ids)
+    assert drawn == sorted(data.at(range(place)).example_ids)
+    counts = np.bincount(drawn, minlength=data.num_examples)
+    assert counts.max() - counts.min() <= 1

@@ -25,7 +25,8 @@ from bertsmith.tokenizer.encode import Tokenizer
 
 EVALUATION_MASK_SHARE = 0.15
 WINDOW_TOKENS = 64_000_000
-_GROUP_BATCHES = 16
+GROUP_BATCHES = 16
+"""Batches whose examples are sorted by length together."""
 _EVALUATION_SEED = 0
 _OPEN_WINDOWS = 2
 
@@ -95,16 +96,20 @@ class PretrainData:
         micro_batch_size: int,
         *,
         mask_share: float | None = None,
+        first_position: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> list[PretrainBatch]:
         """This rank's micro-batches of the global batch of update `step`, counted from 0; `mask_share` goes before the
         one that the data was made with, and is not more.
+
+        Where batches become larger on the way, `step` counts those of this size, and `first_position` is where they
+        begin. No example is left out or read twice if there was a multiple of `GROUP_BATCHES` of each size before.
         """
         if world_size > batch_size:
             raise UsageError(f"batch_size {batch_size} is less than the number of processes {world_size}; raise it")
-        group, number = divmod(step, _GROUP_BATCHES)
-        mine = self._batches_of_group(group, batch_size, rank, world_size)[number]
+        group, number = divmod(step, GROUP_BATCHES)
+        mine = self._batches_of_group(group, batch_size, first_position, rank, world_size)[number]
         masking = self._masking if mask_share is None else self._masking.with_share(mask_share)
         if self.static_shapes:
             masking = replace(masking, most=self.mask_share or 0.0)
@@ -130,17 +135,20 @@ class PretrainData:
             part = rows.take(np.arange(start, min(start + batch_size, len(rows))))
             yield self._assemble(part, masking, seed=_EVALUATION_SEED)
 
-    def _batches_of_group(self, group: int, batch_size: int, rank: int, world_size: int) -> list[Rows]:
+    def _batches_of_group(
+        self, group: int, batch_size: int, first_position: int, rank: int, world_size: int
+    ) -> list[Rows]:
         """This rank's rows of each batch of a group; the latest is kept, since its batches are asked for in turn."""
-        key = (group, batch_size, rank, world_size)
+        key = (group, batch_size, first_position, rank, world_size)
         if self._group is None or self._group[0] != key:
-            size = _GROUP_BATCHES * batch_size
-            drawn = self._draw(self._order, np.arange(group * size, (group + 1) * size))
+            size = GROUP_BATCHES * batch_size
+            first = first_position + group * size
+            drawn = self._draw(self._order, np.arange(first, first + size))
             lengths = np.empty(size, dtype=np.int64)
             for visit, _, segments in drawn:
                 lengths[visit.rows] = segments.lengths
-            by_length = np.argsort(lengths, kind="stable").reshape(_GROUP_BATCHES, batch_size)
-            order = shuffled(np.arange(_GROUP_BATCHES), _GROUP_BATCHES, derive_seed("window", self.seed, group))
+            by_length = np.argsort(lengths, kind="stable").reshape(GROUP_BATCHES, batch_size)
+            order = shuffled(np.arange(GROUP_BATCHES), GROUP_BATCHES, derive_seed("window", self.seed, group))
             # Every world_size-th example: all ranks get equally long ones, since the batch is sorted by length.
             mine = by_length[order, rank::world_size]  # (batches, rows of this rank)
             rows = _read(drawn, mine.reshape(-1), size)
