@@ -18,8 +18,9 @@ from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.optimizer import make_optimizer
-from bertsmith.training.plan import Evaluation, Plan, TrainResult
+from bertsmith.training.plan import Due, Evaluation, Plan, TrainResult
 from bertsmith.training.schedule import make_schedule
+from bertsmith.training.sizes import FitMicroBatch
 from bertsmith.training.track import Track, read_metrics
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32, threads=torch.get_num_threads())
@@ -137,10 +138,11 @@ def run(
     model: nn.Module | None = None,
     runtime: Runtime = CPU,
     sizes: Sequence[int] = (4, 4),
-    next_batches: Callable[[int, float], Sequence[Any]] | None = None,
+    next_batches: Callable[[Due], Sequence[Any]] | None = None,
     wrap: Callable[[LossSums], LossSums] = lambda function: function,
     callbacks: Sequence[Callback] = (),
     evaluates: bool = True,
+    fit_micro_batch: FitMicroBatch | None = None,
     keep: int = 100,
     config: OptimizerConfig | None = None,
     ranks: Ranks | None = None,
@@ -154,13 +156,14 @@ def run(
         model=model,
         optimizer=make_optimizer(model, config or OptimizerConfig()),
         schedule=make_schedule(ScheduleConfig(schedule="linear", warmup_share=0.2)),
-        next_batches=next_batches or (lambda step, _: make_batch(step, plan.batch_size).split(sizes)),
+        next_batches=next_batches or (lambda due: make_batch(due.step, plan.batch_size).split(sizes)),
         loss_sums=wrap(loss_sums_of(model)),
         plan=plan,
         checkpoints=Checkpoints(directory / "checkpoints", keep=keep),
         track=Track(directory / "metrics.jsonl", about={"run": "tiny"}, console=Console(file=output, width=120)),
         runtime=runtime,
         evaluate=evaluate_with(model) if evaluates else None,
+        fit_micro_batch=fit_micro_batch,
         callbacks=callbacks,
         ranks=ranks,
     )

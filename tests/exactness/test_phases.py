@@ -17,6 +17,7 @@ from bertsmith.tasks.labelled import LabelledRows
 from bertsmith.tasks.predict import Predictor
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.phases import phases_of
+from bertsmith.training.plan import Due
 from bertsmith.training.pretrain import PretrainResult, pretrain
 from bertsmith.training.track import read_metrics
 from pretrain_case import Made, make_examples
@@ -117,11 +118,16 @@ def test_each_phase_learns_what_it_says(made: Made, tmp_path: Path) -> None:
     ]
 
 
+def _due(progress: float) -> Due:
+    """The first update of a phase, as it would be at some progress."""
+    return Due(0, progress, batch_size=8, micro_batch_size=4, first_position=0, number=0)
+
+
 def test_no_phase_repeats_the_examples_of_another(made: Made) -> None:
     config = _recipe(made, phases=[{"max_steps": 4}, {"max_steps": 4}]).pretrain
     assert config is not None
     phases = phases_of(config, made.examples, tokenizer=Tokenizer.load(made.tokenizer), seed=7)
-    first, second = (phase.batches(phase.data("train", static_shapes=False), 0, 0.0)[0] for phase in phases)
+    first, second = (phase.batches(phase.data("train", static_shapes=False), _due(0.0))[0] for phase in phases)
     assert set(first.example_ids) != set(second.example_ids)
 
 
@@ -131,7 +137,7 @@ def test_masks_become_fewer_over_a_phase(made: Made) -> None:
     (phase,) = phases_of(config, made.examples, tokenizer=Tokenizer.load(made.tokenizer), seed=7)
     for static_shapes in (False, True):
         data = phase.data("train", static_shapes=static_shapes)
-        early, late = (phase.batches(data, 0, progress) for progress in (0.0, 1.0))
+        early, late = (phase.batches(data, _due(progress)) for progress in (0.0, 1.0))
         shares = [sum(b.counts["mlm"] for b in part) / sum(b.num_tokens for b in part) for part in (early, late)]
         assert 0.4 < shares[0] < 0.5
         assert 0.05 < shares[1] < 0.15

@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.finetune import finetune
 from bertsmith.training.distributed import Ranks
-from bertsmith.training.plan import Plan, TrainResult
+from bertsmith.training.plan import Due, Plan, TrainResult
 from bertsmith.training.pretrain import pretrain
 from bertsmith.training.sharding import full, shard
 from finetune_case import recipe as finetuning_recipe
@@ -58,7 +58,7 @@ def _run(ranks: Ranks, runtime: Runtime, directory: Path, plan: Plan, model: Tin
         plan=plan,
         model=model,
         runtime=runtime,
-        next_batches=lambda step, _: share(step, ranks.rank, ranks.size),
+        next_batches=lambda due: share(due.step, ranks.rank, ranks.size),
         ranks=ranks,
     )
     return result
@@ -242,9 +242,9 @@ def _poisoned_on(ranks: Ranks, runtime: Runtime, directory: Path) -> Any:
     model = TinyModel(dropout=0.0).to(torch.float64)
     steps = [0]
 
-    def next_batches(step: int, _progress: float) -> list[TinyBatch]:
-        steps[0] = step
-        return [replace(part, example_ids=tuple(i % BATCH for i in part.example_ids)) for part in mine(step)]
+    def next_batches(due: Due) -> list[TinyBatch]:
+        steps[0] = due.step
+        return [replace(part, example_ids=tuple(i % BATCH for i in part.example_ids)) for part in mine(due.step)]
 
     def mine(step: int) -> list[TinyBatch]:
         return share_of(step, ranks.rank, ranks.size)

@@ -38,7 +38,7 @@ def trained(ranks: Ranks, runtime: Runtime, directory: Path, name: str) -> dict[
         plan=replace(PLAN, batch_size=16, total_steps=5),
         model=model,
         runtime=runtime,
-        next_batches=lambda step, _: [make_batch(step, 16).split([16 // ranks.size] * ranks.size)[ranks.rank]],
+        next_batches=lambda due: [make_batch(due.step, 16).split([16 // ranks.size] * ranks.size)[ranks.rank]],
         evaluates=False,
         config=OptimizerConfig(**settings),
         ranks=ranks,

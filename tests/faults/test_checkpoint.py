@@ -27,7 +27,7 @@ from bertsmith.training import tensor_files
 from bertsmith.training.checkpoint import finish, open_checkpoint, pieces_of, write_part
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.optimizer import make_optimizer
-from bertsmith.training.plan import Evaluation
+from bertsmith.training.plan import Due, Evaluation
 from bertsmith.training.tensor_files import Piece
 from training_case import PLAN, TinyModel, events, make_batch, run, with_every_checkpoint
 
@@ -271,10 +271,10 @@ def _signal_in(where: str, number: int) -> dict[str, Any]:
     """Arguments of `run` that raise a signal in the middle of step 6 (from 0), or of the evaluation after it."""
     seen = 0
 
-    def next_batches(step: int, _progress: float) -> list[Any]:
-        if where == "batches" and step == 6:
+    def next_batches(due: Due) -> list[Any]:
+        if where == "batches" and due.step == 6:
             signal.raise_signal(number)
-        return make_batch(step, 8).split([4, 4])
+        return make_batch(due.step, 8).split([4, 4])
 
     def wrap(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def loss_sums(batch: Any) -> Any:
@@ -342,9 +342,9 @@ def test_a_signal_ends_an_evaluation_at_once_and_it_is_made_up_for(
 
 
 def test_a_signal_before_the_first_update_leaves_nothing_and_starts_over(tmp_path: Path) -> None:
-    def next_batches(step: int, _progress: float) -> list[Any]:
+    def next_batches(due: Due) -> list[Any]:
         signal.raise_signal(signal.SIGINT)
-        return make_batch(step, 8).split([4, 4])
+        return make_batch(due.step, 8).split([4, 4])
 
     with pytest.raises(Stopped):
         run(tmp_path, plan=PLAN, next_batches=next_batches)
@@ -377,14 +377,14 @@ from bertsmith.errors import Stopped
 from training_case import make_batch, run, with_every_checkpoint
 directory = Path(sys.argv[1])
 
-def next_batches(step, _progress):
-    if step == 3:
+def next_batches(due):
+    if due.step == 3:
         while not (directory / "checkpoints" / "step-00000003").exists():
             time.sleep(0.01)  # a thread is saving it
         (directory / "ready").touch()
         while not (directory / "go on").exists():
             time.sleep(0.01)
-    return make_batch(step, 8).split([4, 4])
+    return make_batch(due.step, 8).split([4, 4])
 
 try:
     run(directory, plan=with_every_checkpoint(), next_batches=next_batches)
@@ -489,11 +489,11 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
         assert has_begun.wait(60), "the loop waited for the disk"
         save_file(tensors, path)
 
-    def next_batches(step: int, _progress: float) -> list[Any]:
-        steps.append(step)
-        if step == 7:
+    def next_batches(due: Due) -> list[Any]:
+        steps.append(due.step)
+        if due.step == 7:
             has_begun.set()
-        return make_batch(step, 8).split([4, 4])
+        return make_batch(due.step, 8).split([4, 4])
 
     with monkeypatch.context() as patch:
         patch.setattr(tensor_files, "save_file", slow)

@@ -137,6 +137,7 @@ SECTIONS: dict[str, list[Case]] = {
         recipe("a value out of bounds", f'name = "odd"\n{FINETUNE}epochs = 0\n'),
         recipe("no end to pre-training", f'name = "odd"\n{PRETRAIN}'.replace("max_steps = 1", "")),
         recipe("two questions about one pair", f'name = "odd"\n{PRETRAIN}objectives = ["nsp", "sop"]\n'),
+        recipe("a ramp that falls", f'name = "odd"\n{PRETRAIN}batch_size_rampup = [64, 0.5]\n'),
         recipe("a key of another schedule", f'name = "odd"\n{FINETUNE}cycles = 3\n'),
         recipe("a schedule without what it needs", f'name = "odd"\n{FINETUNE}schedule = "step"\n'),
         recipe("a key of another optimizer", f'name = "odd"\n{FINETUNE}momentum = 0.5\n'),

@@ -17,6 +17,7 @@ from torch import nn
 
 from bertsmith.errors import BertsmithError, CheckpointError
 from bertsmith.training.log_file import LogFile
+from bertsmith.training.plan import Due
 from bertsmith.training.track import read_metrics
 from training_case import PLAN, TinyModel, make_batch, run, with_every_checkpoint
 
@@ -65,14 +66,14 @@ def _fill(disk: Path) -> None:
 def _filling(disk: Path, *, at: int, until: int) -> Any:
     """Batches, with a disk that is full from update `at` on, and free again from update `until`."""
 
-    def next_batches(step: int, _progress: float) -> list[Any]:
-        if at <= step < until:
+    def next_batches(due: Due) -> list[Any]:
+        if at <= due.step < until:
             while any(thread.name.startswith("checkpoint") for thread in threading.enumerate()):
                 time.sleep(0.01)  # a save at work takes room and gives it back
             _fill(disk)
-        if step == until:
+        if due.step == until:
             (disk / "filler").unlink()
-        return make_batch(step, 8).split([4, 4])
+        return make_batch(due.step, 8).split([4, 4])
 
     return next_batches
 
@@ -83,8 +84,8 @@ def test_a_run_goes_on_while_the_disk_is_full_and_saves_and_logs_when_there_is_r
     directory = small_disk / "run"
     kept: list[list[str]] = []
 
-    def watching(step: int, progress: float) -> list[Any]:
-        batches = filling(step, progress)
+    def watching(due: Due) -> list[Any]:
+        batches = filling(due)
         kept.append(sorted(path.name for path in (directory / "checkpoints").glob("step-*")))
         return batches
 

@@ -19,6 +19,7 @@ from rich.console import Console
 import bertsmith
 from bertsmith.runtime import Runtime
 from bertsmith.training.distributed import Ranks
+from bertsmith.training.plan import Due
 from pretrain_case import make_examples
 from ranks_case import Failure, free_port, on_ranks
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run
@@ -32,10 +33,10 @@ def training(ranks: Ranks, runtime: Runtime, directory: Path, fault: str) -> Any
     torch.manual_seed(3)
     model = TinyModel()
 
-    def next_batches(step: int, _progress: float) -> list[TinyBatch]:
-        if step == 4 and ranks.rank == 1:
+    def next_batches(due: Due) -> list[TinyBatch]:
+        if due.step == 4 and ranks.rank == 1:
             happen(fault)
-        mine = make_batch(step, BATCH).split([BATCH // ranks.size] * ranks.size)[ranks.rank]
+        mine = make_batch(due.step, BATCH).split([BATCH // ranks.size] * ranks.size)[ranks.rank]
         return mine.split([len(mine.input_ids) // 2] * 2)
 
     run(

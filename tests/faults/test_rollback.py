@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bertsmith.errors import BertsmithError, Stopped
+from bertsmith.training.plan import Due
 from bertsmith.training.track import read_metrics
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run, with_every_checkpoint
 
@@ -30,9 +31,9 @@ def _log(directory: Path, *left_out: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in event.items() if name not in _CLOCK} for event in kept]
 
 
-def _batches(step: int, _progress: float = 0.0) -> list[TinyBatch]:
+def _batches(due: Due) -> list[TinyBatch]:
     """Sixteen rows over and over, two batches of eight an epoch."""
-    return make_batch(0, ROWS).take(range(8 * step % ROWS, 8 * step % ROWS + 8)).split([4, 4])
+    return make_batch(0, ROWS).take(range(8 * due.step % ROWS, 8 * due.step % ROWS + 8)).split([4, 4])
 
 
 def _poisoned(ids: Sequence[int], how: float, *, what: str = "loss") -> Callable[[Any], Any]:
@@ -53,14 +54,15 @@ def _poisoned(ids: Sequence[int], how: float, *, what: str = "loss") -> Callable
     return wrap
 
 
-def _without(ids: Sequence[int], *, first_step: int) -> Callable[[int, float], list[TinyBatch]]:
+def _without(ids: Sequence[int], *, first_step: int) -> Callable[[Due], list[TinyBatch]]:
     """The same batches, without these examples from a step on."""
 
-    def next_batches(step: int, progress: float) -> list[TinyBatch]:
-        if step < first_step:
-            return _batches(step)
-        rows = [[row for row, i in enumerate(batch.example_ids) if i not in ids] for batch in _batches(step)]
-        return [batch.take(kept) for batch, kept in zip(_batches(step), rows, strict=True) if kept]
+    def next_batches(due: Due) -> list[TinyBatch]:
+        batches = _batches(due)
+        if due.step < first_step:
+            return batches
+        rows = [[row for row, i in enumerate(batch.example_ids) if i not in ids] for batch in batches]
+        return [batch.take(kept) for batch, kept in zip(batches, rows, strict=True) if kept]
 
     return next_batches
 
@@ -73,7 +75,7 @@ TWO_BATCHES = (3, 9)
 @pytest.mark.parametrize(("how", "what"), [(math.nan, "loss"), (math.inf, "loss"), (math.nan, "gradient")])
 def test_examples_that_spoil_updates_are_found_named_and_left_out(tmp_path: Path, how: float, what: str) -> None:
     """They come in from step 7 on; the run is that of a data set from which they were taken at that step."""
-    later = lambda step, progress: (_batches if step >= 7 else _without(TWO_BATCHES, first_step=0))(step, progress)  # noqa: E731
+    later = lambda due: (_batches if due.step >= 7 else _without(TWO_BATCHES, first_step=0))(due)  # noqa: E731
     result, model, printed = run(
         tmp_path / "a", plan=PLAN_20, next_batches=later, wrap=_poisoned(TWO_BATCHES, how, what=what)
     )
@@ -118,9 +120,9 @@ def _steps_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """`_batches` notes the step for which it is asked, which is that of the losses that follow."""
     original = _batches
 
-    def noting(step: int, progress: float = 0.0) -> list[TinyBatch]:
-        _current_step[0] = step
-        return original(step, progress)
+    def noting(due: Due) -> list[TinyBatch]:
+        _current_step[0] = due.step
+        return original(due)
 
     monkeypatch.setitem(globals(), "_batches", noting)
 
@@ -146,12 +148,12 @@ def test_a_run_stopped_amid_its_trouble_resumes_exactly(tmp_path: Path, stop_at:
     """At step 8 one update could not be applied, and one more would be needed to go back."""
     asked = 0
 
-    def stopping(step: int, progress: float) -> list[TinyBatch]:
+    def stopping(due: Due) -> list[TinyBatch]:
         nonlocal asked
         asked += 1
         if asked == stop_at + 1:
             signal.raise_signal(signal.SIGTERM)
-        return _batches(step, progress)
+        return _batches(due)
 
     plan = replace(PLAN_20, rollback_after=3)
     _, straight, _ = run(tmp_path / "straight", plan=plan, next_batches=_batches, wrap=_late(7))
@@ -167,11 +169,11 @@ def test_a_run_stopped_amid_its_trouble_resumes_exactly(tmp_path: Path, stop_at:
 def test_it_stops_with_a_report_when_leaving_out_does_not_help(tmp_path: Path) -> None:
     """All rows are bad from step 7 on: each time other ones are left out, until none are left to blame."""
     plan = replace(PLAN_20, max_rollbacks=1, num_examples=80)
-    many = lambda step, _=0.0: make_batch(step, 8).split([4, 4])  # noqa: E731
+    many = lambda due: make_batch(due.step, 8).split([4, 4])  # noqa: E731
 
-    def next_batches(step: int, _progress: float) -> list[TinyBatch]:
-        _current_step[0] = step
-        return many(step)
+    def next_batches(due: Due) -> list[TinyBatch]:
+        _current_step[0] = due.step
+        return many(due)
 
     def all_bad(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return lambda batch: {
@@ -190,7 +192,7 @@ def test_it_stops_with_a_report_when_leaving_out_does_not_help(tmp_path: Path) -
 def test_a_loss_that_leaps_is_not_applied_where_asked(tmp_path: Path) -> None:
     plan = replace(PLAN_20, total_steps=80, spike_factor=3.0)
     leaping = _poisoned((3, 9), 50.0)
-    calm = lambda step, progress: _without((3, 9), first_step=0 if step < 60 else 999)(step, progress)  # noqa: E731
+    calm = lambda due: _without((3, 9), first_step=0 if due.step < 60 else 999)(due)  # noqa: E731
     _, model, printed = run(tmp_path / "a", plan=plan, next_batches=calm, wrap=leaping)
     (rollback,) = events(tmp_path / "a", "rollback")
     assert rollback["examples"] == ["example 3", "example 9"]

@@ -141,8 +141,10 @@ def kind(annotation: Any, metadata: list[Any]) -> str:
     if section_of(annotation) is not None:
         return "tables" if origin is tuple else "table"
     if origin is tuple:
-        inner = kind(arguments[0], [])
-        return f"two of: {inner}" if arguments[-1] is not Ellipsis else f"list of {inner}"
+        inner = [kind(argument, []) for argument in arguments if argument is not Ellipsis]
+        if arguments[-1] is Ellipsis:
+            return f"list of {inner[0]}"
+        return f"two of: {inner[0]}" if len(set(inner)) == 1 else f"list of {', then '.join(inner)}"
     if origin is dict:
         return "table of text" if arguments[1] is str else "table"
     return {str: "text", bool: "true, false", int: "whole number", float: "number"}[annotation] + bounds(metadata)

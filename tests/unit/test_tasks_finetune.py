@@ -19,6 +19,7 @@ from bertsmith.model.weights import read_card, read_config
 from bertsmith.tasks.finetune import FinetuneResult, finetune
 from bertsmith.training.track import read_metrics
 from finetune_case import CPU, quiet, recipe, spoken, tagged_rows, text_rows, write_tiny_model
+from training_case import events
 
 TRAIN, VALIDATION, TEST = text_rows(60, seed=1), text_rows(24, seed=2), text_rows(24, seed=3)
 
@@ -283,3 +284,20 @@ def test_labels_may_be_numbers_into_a_file_of_names(tmp_path: Path, base: Path):
     assert read_config(result.run_dir / "model").labels == ("good", "neither", "bad")
     records = [json.loads(line) for line in (tmp_path / "run" / "predictions-test.jsonl").read_text().splitlines()]
     assert [record["label"] for record in records] == [label for _, label in TEST]
+
+
+def test_an_automatic_batch_leaves_a_small_table_enough_updates(tmp_path: Path, base: Path):
+    console = quiet()
+    settings = {"batch_size": "auto", "micro_batch_size": "auto", "epochs": 2}
+    result = run(tmp_path / "auto", base, settings=settings, console=console)
+    decided = {event["name"]: event for event in events(tmp_path / "auto", "decision")}
+    assert decided["batch_size"]["value"] == 4
+    assert "should make about 500 updates or more" in decided["batch_size"]["because"]
+    micro = decided["micro_batch_size"]["value"]
+    assert 1 <= micro <= 4
+    assert "batch      4: " in spoken(console)
+    given = run(tmp_path / "given", base, settings={"batch_size": 4, "micro_batch_size": micro, "epochs": 2})
+    assert given.scores == result.scores
+    assert weights(tmp_path / "given" / "last") == weights(tmp_path / "auto" / "last")
+    rows = events(tmp_path / "auto", "start")[0]["plan"]["examples"]
+    assert result.table[-1].step == 2 * -(-rows // 4)

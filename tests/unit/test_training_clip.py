@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bertsmith.config import parse_recipe
 from bertsmith.errors import RecipeError
 from bertsmith.training.clip import PERCENTILE, RECORDED_UPDATES, clip_gradients
+from bertsmith.training.plan import Due
 from bertsmith.training.state import State
 from bertsmith.training.track import read_metrics
 from training_case import PLAN, events, make_batch, run
@@ -104,8 +105,8 @@ def _all(directory: Path) -> list[dict[str, Any]]:
 
 
 def test_updates_that_were_skipped_are_not_recorded(tmp_path: Path) -> None:
-    def next_batches(step: int, _progress: float) -> list[Any]:
-        return make_batch(step, 8).split((4, 4))
+    def next_batches(due: Due) -> list[Any]:
+        return make_batch(due.step, 8).split((4, 4))
 
     calls = 0
 

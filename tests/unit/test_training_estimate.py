@@ -73,8 +73,8 @@ def _kept_bytes(config: BertConfig, dtype: torch.dtype, *, rows: int, length: in
             kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that its place is not used again
         return tensor
 
-    settings = PretrainConfig(max_steps=1, batch_size=rows)
-    (batch,) = made_up_batches(settings, config, length=length)(0)
+    settings = PretrainConfig(max_steps=1)
+    (batch,) = made_up_batches(settings, config, length=length, batch_size=rows, micro_batch_size=rows)(0)
     loss_sums = loss_sums_of(model, model.masked_states, skips_mask=True)
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
@@ -130,9 +130,9 @@ def test_the_table_of_gpus_is_its_arithmetic() -> None:
 
 @pytest.mark.parametrize("objectives", [["mlm"], ["mlm", "nsp"], ["sop"], ["mlm", "agreement", "smoothness"]])
 def test_made_up_batches_are_full_and_train(objectives: list[str]) -> None:
-    settings = PretrainConfig(max_steps=1, objectives=objectives, batch_size=7, micro_batch_size=3)
+    settings = PretrainConfig(max_steps=1, objectives=objectives)
     config = preset("tiny", {"vocab_size": 50, "num_hidden_layers": 1})
-    batches = made_up_batches(settings, config, length=20)(0)
+    batches = made_up_batches(settings, config, length=20, batch_size=7, micro_batch_size=3)(0)
     assert [batch.num_tokens for batch in batches] == [60, 60, 20]
     model = (BertForPreTraining if "sop" in objectives or "nsp" in objectives else BertForMaskedLM)(config)
     for batch in batches:
@@ -226,6 +226,16 @@ def test_a_budget_is_spent_and_phases_are_added_up(made: Made, tmp_path: Path) -
     assert found.flops == pytest.approx((first.flops or 0) + (second.flops or 0))
     assert second.memory.optimizer > first.memory.optimizer
     assert found.sizes["trained"] == found.sizes["all"], "what is frozen in one phase alone trains in the other"
+
+
+def test_batches_that_choose_themselves_or_grow_are_planned_for(made: Made) -> None:
+    settings = {"batch_size": "auto", "micro_batch_size": "auto", "batch_size_rampup": (2, 0.5), "max_steps": 1000}
+    found = _estimate(made, made.examples.parent, seconds=0.1, **settings)
+    (phase,) = found.phases
+    assert (phase.batch_size, phase.micro_batch_size) == (4, 4)
+    assert phase.trial is not None
+    assert "how many of 4 examples fit at once is found when the run begins: here, all" in found.notes
+    assert "batches are reckoned at 4 examples throughout, though they are to grow" in found.notes
 
 
 def test_nothing_to_plan_without_pretraining() -> None:

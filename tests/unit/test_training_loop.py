@@ -13,13 +13,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bertsmith.config import OptimizerConfig
 from bertsmith.errors import BertsmithError, UsageError
-from bertsmith.training.plan import Evaluation, Sums
+from bertsmith.training.plan import Due, Evaluation, Sums
 from training_case import CPU, PLAN, TinyModel, events, make_batch, run
 
 FIELDS = {
     *("event", "step", "epoch", "elapsed_seconds", "loss", "losses", "learning_rate", "gradient_norm", "clip_rate"),
     *("tokens_per_second", "examples", "loader_wait_seconds", "padding_share", "truncation_share", "memory_bytes"),
-    *("skipped_updates", "accuracies", "flops_per_token"),
+    *("skipped_updates", "accuracies", "flops_per_token", "batch_size", "gradient_noise_scale"),
 }
 
 
@@ -232,7 +232,7 @@ def test_weights_scale_the_objectives(tmp_path: Path) -> None:
 def test_a_run_that_is_over_is_not_trained_again(tmp_path: Path) -> None:
     _, first, _ = run(tmp_path)
 
-    def next_batches(step: int, _progress: float) -> list[Any]:
+    def next_batches(due: Due) -> list[Any]:
         raise AssertionError("trained again")
 
     result, second, _ = run(tmp_path, model=TinyModel(), next_batches=next_batches)
@@ -254,8 +254,8 @@ def test_a_plan_without_an_end_and_several_processes_are_refused(tmp_path: Path)
 
 
 def test_a_batch_without_labels_for_an_objective_counts_nothing(tmp_path: Path) -> None:
-    def next_batches(step: int, _progress: float) -> list[Any]:
-        batch = make_batch(step, 8)
+    def next_batches(due: Due) -> list[Any]:
+        batch = make_batch(due.step, 8)
         return [replace(batch, pair_labels=torch.full_like(batch.pair_labels, -100))]
 
     run(tmp_path, next_batches=next_batches, plan=replace(PLAN, log_every=1), evaluates=False)

@@ -26,10 +26,12 @@ class LoopConfig(OptimizerConfig):
     freeze: tuple[str, ...] = ()
     """Parts that do not train, such as `["embeddings", "encoder.layer.0-3"]`: modules or tensors by name, numbers as
     ranges too. Frozen parts at the bottom cost no backward pass, and none costs optimizer memory."""
-    batch_size: Positive = 32
-    """Examples in one update, over all micro-batches and processes."""
-    micro_batch_size: Positive | None = None
-    """Examples in one forward pass; the update is the same, memory is less. Default: the whole batch."""
+    batch_size: Positive | Literal["auto"] = 32
+    """Examples in one update, over all micro-batches and processes. auto: chosen by the number of examples and the
+    length of the run, before it begins; says why."""
+    micro_batch_size: Positive | Literal["auto"] | None = None
+    """Examples in one forward pass; the update is the same, memory is less. auto: the largest that fits into memory, or
+    a smaller one that is faster. Default: the whole batch, or auto with an automatic batch size."""
     activation_checkpointing: bool = False
     """Keep of each layer only its input for the backward pass and compute the rest again: less memory, a third more
     time, the same update."""
@@ -50,6 +52,11 @@ class LoopConfig(OptimizerConfig):
     log_every_steps: Positive = 10
     seed: int | None = None
     """Default: the recipe's seed."""
+
+    @property
+    def fits_micro_batch(self) -> bool:
+        """True where the micro-batch is to be what memory holds."""
+        return "auto" in (self.micro_batch_size, self.micro_batch_size or self.batch_size)
 
 
 Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness", "label"]
@@ -111,6 +118,14 @@ class PretrainConfig(LoopConfig):
     is measured at 0.15 whatever is said here."""
     mask_by: Literal["token", "word", "span"] = "token"
     """What is hidden together: single tokens, whole words (Chinese ones too), or runs of words (SpanBERT)."""
+    batch_size_rampup: tuple[Positive, Annotated[float, Field(gt=0, le=1)]] | None = None
+    """`[8, 0.3]`: begin with 8 examples in an update, and be at batch_size after 0.3 of the phase. Text only; labelled
+    rows come as many at a time as `labelled.batch_size` says."""
+    batch_size_growth: Literal["off", "noise-scale"] = "off"
+    """noise-scale: double the batch whenever the measured gradient noise scale is greater than it, up to
+    max_batch_size. Text only."""
+    max_batch_size: Positive | None = None
+    """Where growth ends; default: 8 times batch_size."""
     window_tokens: Positive = 64_000_000
     """Examples are shuffled, and partners drawn, among so many tokens at a time: what is open at once."""
     max_steps: Positive | None = None
@@ -138,6 +153,21 @@ class PretrainConfig(LoopConfig):
             raise ValueError("objectives has 'label', but there is no [pretrain.labelled] with train = FILE")
         if strangers := self.weights.keys() - set(self.objectives):
             raise ValueError(f"weights names {sorted(strangers)[0]!r}, which is not in objectives")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_can_grow(self) -> "PretrainConfig":
+        size, grows = self.batch_size, self.batch_size_growth != "off"
+        if self.max_batch_size is not None and not grows:
+            raise ValueError("max_batch_size needs batch_size_growth = 'noise-scale'")
+        if size == "auto":
+            return self
+        if self.batch_size_rampup is not None and self.batch_size_rampup[0] > size:
+            raise ValueError(f"batch_size_rampup begins with {self.batch_size_rampup[0]}, more than batch_size {size}")
+        if grows and size < 2:
+            raise ValueError("batch_size_growth needs a batch_size of 2 or more: noise is measured between its halves")
+        if self.max_batch_size is not None and self.max_batch_size < 2 * size:
+            raise ValueError(f"max_batch_size {self.max_batch_size} is less than twice batch_size {size}: no growth")
         return self
 
     @model_validator(mode="after")

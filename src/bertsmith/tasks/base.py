@@ -267,14 +267,23 @@ class TrainingBatches:
         self._epoch = -1
         self._batches: list[Ints] = []
 
-    def batch(self, step: int) -> list[TaskBatch]:
-        """This rank's micro-batches of update `step`, counted from 0; none where there are fewer rows than ranks."""
+    def batch(self, step: int, micro_batch_size: int | None = None) -> list[TaskBatch]:
+        """This rank's micro-batches of update `step`, counted from 0, of the size given here or else at the beginning;
+        none where there are fewer rows than ranks.
+        """
         epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self.epoch_batches(epoch)
         rows = self._batches[number][self.rank :: self.world_size]
-        parts = [rows[start : start + self.micro_batch_size] for start in range(0, len(rows), self.micro_batch_size)]
+        size = micro_batch_size or self.micro_batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [assemble(self.features, part, objective=self.objective, pad_id=self.pad_id) for part in parts]
+
+    def longest(self, num_rows: int) -> TaskBatch:
+        """So many of the longest rows, the longest of all again where there are not as many."""
+        rows = np.argsort(-self.features.tokens.lengths, kind="stable")[:num_rows]
+        rows = np.concatenate([rows, np.repeat(rows[:1], num_rows - len(rows))])
+        return assemble(self.features, rows, objective=self.objective, pad_id=self.pad_id)
 
     def epoch_batches(self, epoch: int) -> list[Ints]:
         """Row numbers of each batch of an epoch, every row once."""

@@ -26,6 +26,7 @@ from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_choice import finetuning_batch_size
 from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import compiled
@@ -33,6 +34,7 @@ from bertsmith.training.distributed import Ranks, alone
 from bertsmith.training.freeze import freeze
 from bertsmith.training.loop import train as train_loop
 from bertsmith.training.matmul_peak import matmul_peak
+from bertsmith.training.memory_fit import MicroBatchFit
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Evaluation, Plan
 from bertsmith.training.run_dir import RunDir, model_digest
@@ -192,13 +194,14 @@ class _Run:
             train_features,
             objective=task.name,
             pad_id=self.tokenizer.pad_id,
-            batch_size=config.batch_size,
-            micro_batch_size=config.micro_batch_size,
+            batch_size=self._batch_size()[0],
             seed=self.seed,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
         )
         peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
+        loss_sums, optimizer = self._loss_sums(model), make_optimizer(model, config)
+        fit = MicroBatchFit(optimizer, batches.longest, self._eager_loss_sums(model), self.runtime)
         about = {
             "run": recipe.name,
             "kind": "finetune",
@@ -208,15 +211,16 @@ class _Run:
         }
         train_loop(
             model=model,
-            optimizer=make_optimizer(model, config),
+            optimizer=optimizer,
             schedule=make_schedule(config),
-            next_batches=lambda step, _: batches.batch(step),
-            loss_sums=self._loss_sums(model),
+            next_batches=lambda due: batches.batch(due.step, due.micro_batch_size),
+            loss_sums=loss_sums,
             plan=replace(self._plan(batches.steps_per_epoch), flops=flops_of(model.config)),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
             track=Track(self.dir.metrics, about=about, console=self.console, trackers=recipe.runtime.track),
             runtime=self.runtime,
             evaluate=lambda _: self._evaluate(model, validation_features),
+            fit_micro_batch=fit if config.fits_micro_batch else None,
             callbacks=[lambda step, evaluation: self._keep(model, step, evaluation)],
             ranks=self.ranks,
         )
@@ -274,9 +278,12 @@ class _Run:
     def _plan(self, steps_per_epoch: int) -> Plan:
         config = self.config
         every = steps_per_epoch if config.evaluate_every == "epoch" else config.evaluate_every
+        batch_size, because = self._batch_size()
+        micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else batch_size
         return Plan(
-            batch_size=config.batch_size,
-            micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
+            batch_size=batch_size,
+            micro_batch_size=min(micro_batch_size, batch_size),
+            batch_size_because=because,
             num_examples=len(self.splits.train),
             total_steps=config.epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
@@ -292,6 +299,13 @@ class _Run:
             spike_factor=config.spike_factor,
             keep_best=config.keep_best_checkpoint,
         )
+
+    def _batch_size(self) -> tuple[int, str]:
+        """Examples in an update, and why where that was not given."""
+        size = self.config.batch_size
+        if size == "auto":
+            return finetuning_batch_size(num_examples=len(self.splits.train), epochs=self.config.epochs)
+        return size, ""
 
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
         longest = self.config.max_length
@@ -327,12 +341,15 @@ class _Run:
             return model
 
     def _loss_sums(self, model: Pretrained) -> Callable[[TaskBatch], Mapping[str, Tensor]]:
+        # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
+        return compiled(self._eager_loss_sums(model), self.config.compile, long_enough=False, say=self.say)[0]
+
+    def _eager_loss_sums(self, model: Pretrained) -> Callable[[TaskBatch], Mapping[str, Tensor]]:
         def loss_sums(batch: TaskBatch) -> Mapping[str, Tensor]:
             assert batch.targets is not None, "training rows have labels"
             return {self.task.name: self.task.item_losses(self.task.item_outputs(model, batch), batch.targets).sum()}
 
-        # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
-        return compiled(loss_sums, self.config.compile, long_enough=False, say=self.say)[0]
+        return loss_sums
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features)

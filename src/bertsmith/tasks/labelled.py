@@ -21,6 +21,7 @@ from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.tables import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.labelled import OBJECTIVE
+from bertsmith.training.plan import Due
 
 _TASK = Classify()
 _SCORES = ("accuracy", "macro_f1")
@@ -62,8 +63,11 @@ class LabelledRows:
         head.bert = model.bert
         return head.to(self.runtime.device)
 
-    def batches(self, step: int) -> list[TaskBatch]:
-        return self._training_batches.batch(step)
+    def batches(self, due: Due) -> list[TaskBatch]:
+        return self._training_batches.batch(due.step, due.micro_batch_size)
+
+    def longest(self, num_rows: int) -> TaskBatch:
+        return self._training_batches.longest(num_rows)
 
     def loss_sum(self, classifier: nn.Module, batch: TaskBatch) -> Tensor:
         assert batch.targets is not None, "training rows have labels"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from bertsmith.artifact import open_artifact
 from bertsmith.config import PretrainConfig, Recipe
 from bertsmith.errors import ArtifactError, UsageError
+from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.examples.shards import KIND, beside
 from bertsmith.model.config import BertConfig
 from bertsmith.model.flops import FORMULA, forward_flops
 from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_choice import pretraining_batch_size
 from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.freeze import freeze
 from bertsmith.training.gpus import GpuEstimate
@@ -24,6 +27,7 @@ from bertsmith.training.inventory import Entry, inventory, sizes
 from bertsmith.training.memory import FORMULA as MEMORY_FORMULA
 from bertsmith.training.memory import Memory, memory
 from bertsmith.training.phases import Phase, is_long
+from bertsmith.training.plan import Due
 from bertsmith.training.shape import config_of, head_of, objectives_of
 from bertsmith.training.trial import Batches, Trial, made_up_batches, measure
 
@@ -119,10 +123,11 @@ def estimate(
         with torch.device("meta"):
             planned = head(shape)
         freeze([planned], phase.freeze)
-        work = _Work(recipe, phase, number, len(each), folder, tokenizer, shape, runtime)
+        size = sizes(inventory(planned))
+        work = _Work(recipe, phase, number, len(each), folder, tokenizer, shape, runtime, size["all"])
         say(f"measuring {work.name} ...")
         model = head(shape).to(runtime.device) if seconds and work.reads_text else None
-        found.append(work.estimate(model, sizes(inventory(planned)), seconds=seconds, notes=notes))
+        found.append(work.estimate(model, size, seconds=seconds, notes=notes))
     with torch.device("meta"):
         whole = head(shape)
     freeze([whole], [name for name in each[0].freeze if all(name in phase.freeze for phase in each)])
@@ -142,6 +147,7 @@ class _Work:
     tokenizer: Tokenizer | None
     shape: BertConfig
     runtime: Runtime
+    parameters: int
 
     @property
     def name(self) -> str:
@@ -156,14 +162,32 @@ class _Work:
         assert self.recipe.examples is not None, "[pretrain] needs [examples]"
         return self.config.max_length or self.recipe.examples.max_length
 
+    @cached_property
+    def batch_size(self) -> int:
+        config, phase = self.config, self._phase()
+        if config.batch_size != "auto":
+            return config.batch_size
+        return pretraining_batch_size(
+            num_examples=None if phase is None else _spans(phase),
+            parameters=self.parameters,
+            max_steps=config.max_steps,
+            budget_minutes=config.budget_minutes,
+        )[0]
+
     @property
     def micro_batch_size(self) -> int:
-        return min(self.config.micro_batch_size or self.config.batch_size, self.config.batch_size)
+        """The whole batch where the run is to find out what fits."""
+        given = self.config.micro_batch_size
+        return min(given, self.batch_size) if isinstance(given, int) else self.batch_size
 
     def estimate(
         self, model: LanguageModel | None, size: Mapping[str, int], *, seconds: float, notes: list[str]
     ) -> PhaseEstimate:
         phase = self._phase()
+        if self.config.fits_micro_batch:
+            notes.append(f"how many of {self.batch_size} examples fit at once is found when the run begins: here, all")
+        if self.config.batch_size_rampup is not None or self.config.batch_size_growth != "off":
+            notes.append(f"batches are reckoned at {self.batch_size} examples throughout, though they are to grow")
         if "label" in self.config.objectives:
             notes.append("labelled rows (objective label) are left out of all figures")
         if phase is None:
@@ -182,13 +206,13 @@ class _Work:
         return PhaseEstimate(
             name=self.name,
             source="made-up full examples" if phase is None else f"{_SAMPLED_STEPS} batches of its own examples",
-            batch_size=self.config.batch_size,
+            batch_size=self.batch_size,
             micro_batch_size=self.micro_batch_size,
             length=self.length,
             tokens_per_step=tokens,
             flops_per_token=flops / tokens,
             steps=steps,
-            epochs=None if phase is None or steps is None else steps * self.config.batch_size / _spans(phase),
+            epochs=None if phase is None or steps is None else steps * self.batch_size / _spans(phase),
             tokens=None if steps is None else steps * tokens,
             flops=None if steps is None else steps * flops,
             memory=self._memory(size, masks=masks, on_gpu=self.runtime.device.type == "cuda"),
@@ -216,14 +240,20 @@ class _Work:
 
     def _batches(self, phase: Phase | None, static_shapes: bool) -> Batches:
         if phase is None:
-            return made_up_batches(self.config, self.shape, length=self.length)
+            cut = {"batch_size": self.batch_size, "micro_batch_size": self.micro_batch_size}
+            return made_up_batches(self.config, self.shape, length=self.length, **cut)
         data = phase.data("train", static_shapes=static_shapes)
-        return lambda step: phase.batches(data, step, 0.5)
+
+        def batches(step: int) -> Sequence[PretrainBatch]:
+            due = Due(step, 0.5, self.batch_size, self.micro_batch_size, first_position=0, number=step)
+            return phase.batches(data, due)
+
+        return batches
 
     def _step(self, phase: Phase | None) -> tuple[float, float, float]:
         """Tokens, FLOPs and masked tokens of a step, in the mean; of labelled rows alone nothing is known."""
         if not self.reads_text:
-            return float(self.config.batch_size * self.length), math.nan, 0.0
+            return float(self.batch_size * self.length), math.nan, 0.0
         steps = range(1 if phase is None else _SAMPLED_STEPS)
         source, flops = self._batches(phase, False), flops_of(self.shape)
         batches = [batch for step in steps for batch in source(step)]
@@ -249,6 +279,7 @@ class _Work:
             runtime=self.runtime,
             seconds=seconds,
             long_enough=is_long(self.config),
+            batch_size=self.batch_size,
             evaluate=evaluate,
         )
         return trial, None if evaluation_seconds is None else evaluation_seconds * share
@@ -290,7 +321,7 @@ class _Work:
             trained=size["trained"],
             rows=self.micro_batch_size,
             length=self.length,
-            masks=masks * self.micro_batch_size / self.config.batch_size,
+            masks=masks * self.micro_batch_size / self.batch_size,
             dtype_bytes=2 if narrow else 4,
             optimizer=self.config.optimizer,
             checkpointing=self.config.activation_checkpointing,

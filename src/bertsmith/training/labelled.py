@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
+from bertsmith.training.plan import Due
 
 OBJECTIVE = "label"
 
@@ -32,8 +33,11 @@ class LabelledText(Protocol):
     def classifier(self, model: LanguageModel) -> Pretrained:
         """A fresh head on the encoder of `model` itself, not on a copy."""
 
-    def batches(self, step: int) -> Sequence[Any]:
-        """Micro-batches of an update, whose counts name the objective; a pure function of `step`."""
+    def batches(self, due: Due) -> Sequence[Any]:
+        """Micro-batches of an update, whose counts name the objective; a pure function of what is due."""
+
+    def longest(self, num_rows: int) -> Any:
+        """A micro-batch of so many of the longest rows, to measure memory with."""
 
     def loss_sum(self, classifier: nn.Module, batch: Any) -> Tensor:
         """Over the rows of a micro-batch."""

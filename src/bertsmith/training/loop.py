@@ -33,7 +33,8 @@ from bertsmith.training.freeze import train_account
 from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_of
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.loss_scale import grow, scale_of, shrink, unscale
-from bertsmith.training.plan import Evaluation, Plan, TrainResult
+from bertsmith.training.noise_scale import first_share, rotated
+from bertsmith.training.plan import Due, Evaluation, Plan, TrainResult
 from bertsmith.training.rollback import (
     by_number,
     loss_limit,
@@ -46,17 +47,19 @@ from bertsmith.training.rollback import (
 )
 from bertsmith.training.saving import Saving
 from bertsmith.training.schedule import Schedule
-from bertsmith.training.sharding import whole
+from bertsmith.training.sharding import is_sharded, whole
+from bertsmith.training.sizes import Decision, FitMicroBatch, decide_micro_batch, grow_batch, halve_micro_batch
 from bertsmith.training.state import State, Window, steps_in_budget
 from bertsmith.training.track import Track
 
 RESUME = "run the same command again"
 _EVALUATIONS_PER_RUN = 10
 _TOKENS, _SLOTS, _FLOPS, _RIGHT = "#tokens", "#slots", "#flops", "#right "  # summed over ranks beside the objectives
+_FIRST_SHARE, _FIRST_NORM = "#first share", "#first norm"  # said by the first rank alone
 
 
 LossSums = Callable[[Any], Mapping[str, Tensor]]
-NextBatches = Callable[[int, float], Sequence[Any]]
+NextBatches = Callable[[Due], Sequence[Any]]
 Evaluate = Callable[[int], Evaluation]
 Callback = Callable[[int, Evaluation], None]
 
@@ -73,6 +76,7 @@ def train(
     track: Track,
     runtime: Runtime,
     evaluate: Evaluate | None = None,
+    fit_micro_batch: FitMicroBatch | None = None,
     callbacks: Sequence[Callback] = (),
     ranks: Ranks | None = None,
 ) -> TrainResult:
@@ -81,10 +85,10 @@ def train(
     A run of several phases calls this once for each, in order, with the same `checkpoints` and `track`: a phase begins
     with the weights at the end of the one before, and one that is over is passed by.
 
-    next_batches(step, progress)   micro-batches of the update after `step` updates of this phase, and the share of the
-                         phase that is behind us; a pure function of both
+    next_batches(due)    micro-batches of the next update; a pure function of what is `Due`
     loss_sums(batch)     objective -> loss summed (not averaged) over the items that `batch.counts` counts; scalars
     evaluate(step)       called without gradients, with the model in eval mode
+    fit_micro_batch(most)   the micro-batch that fits into memory, and why; asked once a phase, then kept in the state
     callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl
     ranks                all processes of the run, where there are several: `next_batches` gives this one's share, all
                          of them evaluate, and the first logs, saves and calls back
@@ -93,6 +97,11 @@ def train(
     """
     if plan.total_steps is None and plan.budget_seconds is None:
         raise UsageError("training needs total_steps or budget_seconds")
+    if is_sharded(model) and (plan.growth is not None or fit_micro_batch is not None):
+        raise UsageError(
+            "micro_batch_size = 'auto' and batch_size_growth need the whole model in each process; "
+            "give a micro_batch_size, leave growth out, or set runtime.parallel = 'ddp'"
+        )
     ranks = ranks or alone(runtime)
     loop = _Loop(
         model=model,
@@ -105,6 +114,7 @@ def train(
         track=track if ranks.is_first else silent(),
         runtime=runtime,
         evaluate=evaluate,
+        fit_micro_batch=fit_micro_batch,
         callbacks=callbacks,
         ranks=ranks,
     )
@@ -124,6 +134,7 @@ class _Loop:
     track: Track
     runtime: Runtime
     evaluate: Evaluate | None
+    fit_micro_batch: FitMicroBatch | None
     callbacks: Sequence[Callback]
     ranks: Ranks
 
@@ -192,8 +203,9 @@ class _Loop:
             is_due = is_decided or is_best or self.ranks.from_first(self.saving.is_due)
             if is_due and self.before_trouble is None:
                 self._save()
-            self._update()
+            has_halved = self._update()
             is_decided = self.state.total_steps is None and self._decide_total_steps()
+            is_decided = is_decided or has_halved
             if self.state.step % self.plan.log_every == 0 or self.state.is_finished:
                 self._log()
 
@@ -221,10 +233,15 @@ class _Loop:
             self.checkpoints.remove_after(self.state.step)
         parameters = sum(p.numel() for p in self.model.parameters())
         first, last = self.state.first_step, self.state.total_steps
-        facts = self.plan.facts(self.runtime, first_step=first, last_step=last, parameters=parameters) | train_account(
-            self.model
+        self.model.train()
+        decisions = decide_micro_batch(self.state, self.plan, self.fit_micro_batch, self.ranks)
+        micro_batch_size = self.state.due().micro_batch_size
+        facts = self.plan.facts(
+            self.runtime, first_step=first, last_step=last, parameters=parameters, micro_batch_size=micro_batch_size
         )
-        self.track.start(self.state.step, facts, resumed=checkpoint is not None)
+        self.track.start(self.state.step, facts | train_account(self.model), resumed=checkpoint is not None)
+        for decision in decisions:
+            self._tell(decision)
         return None if checkpoint is None else checkpoint.step
 
     def _latest(self, *, up_to: int | None = None) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -253,29 +270,34 @@ class _Loop:
                 "for; give the run another name, or remove that folder"
             )
 
-    def _update(self) -> None:
-        """One update of the weights; nothing has changed if a signal ends it early."""
-        state, started = self.state, time.monotonic()
+    def _update(self) -> bool:
+        """One update of the weights; nothing has changed if a signal ends it early. True if memory did not suffice."""
+        state, started, has_halved = self.state, time.monotonic(), False
+        if (decision := grow_batch(state, self.plan)) is not None:
+            self._tell(decision)
+        with self._droppable():
+            while (gradient := self._gradient()) is None:
+                self.optimizer.zero_grad()
+                torch.cuda.empty_cache()
+                self._tell(halve_micro_batch(state))
+                has_halved = True
         self.log_place = self.track.place()
         for entry in state.left_out:
             if entry["from_step"] == state.step:
                 self.track.event("rollback", state.step, entry)
-        with self._droppable():
-            batches = without_left_out(self.next_batches(state.phase_step, state.progress), state)
-            waited_seconds = time.monotonic() - started
-            totals = self.ranks.totals(_totals(batches, self.plan.flops))
-            scale = scale_of(state, self.runtime.dtype)
-            values, found = self._sum_gradients(batches, totals, scale)
-        applied = False
+        norm, totals = None, gradient.totals
         if totals[_SLOTS]:
-            applied = self._apply(values, scale)
+            norm = self._apply(gradient.losses, gradient.scale)
         else:  # all of its examples are left out
             state.skipped_updates += 1
         if state.skipped_in_a_row >= self.plan.rollback_after:
             self._roll_back()
-            return
-        if applied:
-            state.window.add_right(found, totals)
+            return False
+        if norm is not None:
+            state.window.add_right(gradient.right, totals)
+            if gradient.first_share:
+                first = {"first_share": gradient.first_share, "first_norm": gradient.first_norm}
+                state.noise.add_parts(**first, batch_size=state.batch_size, norm=norm)
         seconds = time.monotonic() - started
         self.step_seconds.append(seconds)
         state.step += 1
@@ -285,29 +307,62 @@ class _Loop:
             slots=totals[_SLOTS],
             flops=totals[_FLOPS],
             seconds=seconds,
-            waited_seconds=waited_seconds,
+            waited_seconds=gradient.waited_seconds,
         )
-        state.window.add_truncation(batches)
+        state.window.add_truncation(gradient.batches)
+        return has_halved
 
-    def _sum_gradients(
-        self, batches: Sequence[Any], totals: Mapping[str, int], scale: float
-    ) -> tuple[dict[str, float], dict[str, int]]:
-        """Gradients of an update, over all ranks; the mean loss of each objective and the number of right answers."""
+    def _gradient(self) -> "_Gradient | None":
+        """That of the next update, over all ranks; None where a GPU's memory did not suffice for it."""
+        started = time.monotonic()
+        batches = without_left_out(self.next_batches(self.state.due()), self.state)
+        waited_seconds = time.monotonic() - started
+        totals = self.ranks.totals(_totals(batches, self.plan.flops))
+        try:
+            return self._sum_gradients(batches, totals, waited_seconds)
+        except torch.OutOfMemoryError as error:
+            if not self.ranks.is_alone:  # the others are in the midst of their own
+                raise BertsmithError(
+                    f"step {self.state.step + 1:,} does not fit into the GPU's memory ({error}); "
+                    f"set a micro_batch_size below {self.state.due().micro_batch_size}, and it goes on from the newest "
+                    "checkpoint"
+                ) from error
+            return None
+
+    def _sum_gradients(self, batches: Sequence[Any], totals: Mapping[str, int], waited_seconds: float) -> "_Gradient":
+        """Of all micro-batches and ranks, in the parameters' `grad`."""
         losses: dict[str, Tensor] = {}
         right: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches):
-            sums = self._backward(batch, totals, number, scale, last=number == len(batches) - 1)
+        scale = scale_of(self.state, self.runtime.dtype)
+        first_norm: Tensor | None = None  # read at the end, so that a GPU need not be waited for
+        order = rotated(len(batches), self.state.step)
+        share_of_first = self._first_share([batches[number].counts for number in order], totals)
+        for done, number in enumerate(order, start=1):
+            sums = self._backward(batches[number], totals, number, scale, last=done == len(batches))
             for name, value in sums.items():
                 losses[name] = losses.get(name, 0) + value.detach() / max(totals[name], 1)
             for name, count in getattr(sums, "right", {}).items():
                 right[name] = right.get(name, 0) + count
-            if self.interrupts.pending and self.ranks.is_alone and number < len(batches) - 1:
+            if done == 1 and share_of_first is not None:
+                first_norm = torch.nn.utils.get_total_norm(gradients_of(self.parameters))
+            if self.interrupts.pending and self.ranks.is_alone and done < len(batches):
                 self.interrupts.check()
         answers = {_RIGHT + name: int(count) for name, count in right.items()}
-        values = self.ranks.totals({name: value.item() for name, value in losses.items()} | answers)
+        own: dict[str, float] = {name: value.item() for name, value in losses.items()} | answers
+        if share_of_first is not None and first_norm is not None:
+            own |= {_FIRST_SHARE: share_of_first, _FIRST_NORM: first_norm.item() / scale}
+        values = self.ranks.totals(own)
         found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
+        found = {name.removeprefix(_RIGHT): count for name, count in found.items()}
+        first = [values.pop(name, 0.0) for name in (_FIRST_SHARE, _FIRST_NORM)]
         self.gradient_sum.finish()
-        return values, {name.removeprefix(_RIGHT): count for name, count in found.items()}
+        return _Gradient(batches, totals, values, found, waited_seconds, scale, *first)
+
+    def _first_share(self, counts: Sequence[Mapping[str, int]], totals: Mapping[str, int]) -> float | None:
+        """What share of the batch this rank's first micro-batch is; None where that is of no use."""
+        if not self.ranks.is_first or is_sharded(self.model):  # of a sharded model, a part of a batch has no gradient
+            return None
+        return first_share(counts, totals)
 
     def _backward(
         self, batch: Any, totals: Mapping[str, int], number: int, scale: float, *, last: bool
@@ -323,8 +378,10 @@ class _Loop:
             torch.autograd.backward(loss * scale if scale != 1.0 else loss)
         return sums
 
-    def _apply(self, losses: Mapping[str, float], scale: float) -> bool:
-        """Clip and take the step, unless loss or gradient is not as it should be; True where it was taken."""
+    def _apply(self, losses: Mapping[str, float], scale: float) -> float | None:
+        """Clip and take the step, unless loss or gradient is not as it should be; the norm before clipping where it was
+        taken.
+        """
         state, window = self.state, self.state.window
         self.learning_rate = self._learning_rate()
         gradients = gradients_of(self.parameters)
@@ -363,7 +420,7 @@ class _Loop:
             state.skipped_in_a_row += 1
             self.track.say(f"step {state.step + 1:,}: {wrong}; update skipped")
         self.optimizer.zero_grad()
-        return wrong is None
+        return norm if wrong is None else None
 
     def _copy_of_state(self) -> State:
         """The state as it was before this update, and where its log ended."""
@@ -415,8 +472,7 @@ class _Loop:
         with self._droppable():
             for step in range(first_step, last_step + 1):
                 self.state = replace(state, step=step)
-                batches = self.next_batches(self.state.phase_step, self.state.progress)
-                batches = without_left_out(batches, self.state)
+                batches = without_left_out(self.next_batches(self.state.due()), self.state)
                 found += spoilers(batches, lambda batch: self._is_spoiled(batch, limit))
         self.state = state
         return sorted({name for names in self.ranks.gather(found) for name in names}, key=by_number)
@@ -438,6 +494,10 @@ class _Loop:
 
     def _weight(self, name: str) -> float:
         return self.plan.weights.get(name, 1.0)
+
+    def _tell(self, decision: Decision) -> None:
+        self.track.say(decision.line)
+        self.track.event("decision", self.state.step, decision._asdict())
 
     def _decide_total_steps(self) -> bool:
         """Turn the budget into a number of steps once enough of them are measured; True when something was decided now,
@@ -468,7 +528,7 @@ class _Loop:
                 return False  # read back from a checkpoint
             self.state.provisional_total_steps = value
         else:
-            self.state.total_steps = value
+            self.state.total_steps, self.state.budget_total_steps = value, self.state.step + steps
             self.track.say(f"steps      {value:,}: {because}")
         self.track.event("decision", self.state.step, {"name": name, "value": value, "because": because})
         return True
@@ -507,7 +567,7 @@ class _Loop:
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
         if best:
             state.best_step, state.best_value = state.step, value
-        place = {"epoch": self.plan.epoch(state.phase_step), "elapsed_seconds": self._elapsed()}
+        place = {"epoch": self._epoch(), "elapsed_seconds": self._elapsed()}
         names = ("split", "training_loss", "loss", "losses", "scores", "seconds", "best")
         fields = {name: getattr(evaluation, name) for name in names}
         self.track.event("evaluation", state.step, place | fields | dict(evaluation.details))
@@ -529,10 +589,12 @@ class _Loop:
     def _log(self) -> None:
         state, window = self.state, self.state.window
         fields = {
-            "epoch": self.plan.epoch(state.phase_step),
+            "epoch": self._epoch(),
             "elapsed_seconds": self._elapsed(),
             "learning_rate": self.learning_rate,
-            "examples": round(self.plan.epoch(state.phase_step) * self.plan.num_examples),
+            "examples": round(self._epoch() * self.plan.num_examples),
+            "batch_size": state.batch_size,
+            "gradient_noise_scale": state.noise.value,
             "memory_bytes": peak_memory_bytes(),
             "skipped_updates": state.skipped_updates,
             **window.fields(),
@@ -559,8 +621,33 @@ class _Loop:
         }
         self.track.event("stop", self.state.step, fields)
 
+    def _epoch(self) -> float:
+        """Passes over this phase's examples so far."""
+        state = self.state
+        if len(state.batch_sizes) == 1:
+            return self.plan.epoch(state.phase_step)
+        return state.examples / self.plan.num_examples
+
     def _elapsed(self) -> float:
         return time.monotonic() - self.start_time
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """What is known of a gradient beside the gradient itself, over all ranks."""
+
+    batches: Sequence[Any]
+    """Of this rank."""
+    totals: Mapping[str, int]
+    losses: Mapping[str, float]
+    right: Mapping[str, int]
+    waited_seconds: float
+    scale: float
+    """By which the loss was multiplied."""
+    first_share: float
+    """Share of the batch that the first rank's first micro-batch was; 0 where that was not measured."""
+    first_norm: float
+    """Norm of what that micro-batch added."""
 
 
 def _totals(batches: Sequence[Any], flops: Callable[[Any], float] | None) -> dict[str, int]:

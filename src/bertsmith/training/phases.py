@@ -20,10 +20,13 @@ from bertsmith.model.config import BertConfig
 from bertsmith.model.language import LanguageModel
 from bertsmith.runtime import Runtime, derive_seed
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.batch_choice import pretraining_batch_size
+from bertsmith.training.batch_size import Growth, RampUp
 from bertsmith.training.heldout import HeldOut
 from bertsmith.training.labelled import OBJECTIVE, LabelledText
-from bertsmith.training.plan import Evaluation, Plan
+from bertsmith.training.plan import Due, Evaluation, Plan
 
+_USUAL_GROWTH = 8
 _COMPILE_PAYS_FROM_MINUTES = 15
 _COMPILE_PAYS_FROM_STEPS = 5_000
 
@@ -131,33 +134,34 @@ class Phase:
         losses = unigram_losses(self.examples, vocab_size=self.tokenizer.vocab_size)
         return torch.from_numpy(losses).to(runtime.device)
 
-    def batches(
-        self, data: PretrainData, step: int, progress: float, *, rank: int = 0, world_size: int = 1
-    ) -> list[PretrainBatch]:
+    def batches(self, data: PretrainData, due: Due, *, rank: int = 0, world_size: int = 1) -> list[PretrainBatch]:
         """This rank's micro-batches of an update, with as many masks as are due by then."""
-        config = self.config
-        micro_batch_size = min(config.micro_batch_size or config.batch_size, config.batch_size)
         return data.batch(
-            step,
-            config.batch_size,
-            micro_batch_size,
-            mask_share=config.mask_share_at(progress),
+            due.number,
+            due.batch_size,
+            due.micro_batch_size,
+            mask_share=self.config.mask_share_at(due.progress),
+            first_position=due.first_position,
             rank=rank,
             world_size=world_size,
         )
 
-    def plan(self, data: PretrainData | None, labelled: LabelledText | None) -> Plan:
+    def plan(self, data: PretrainData | None, labelled: LabelledText | None, *, parameters: int) -> Plan:
         """Examples are those of the text; where a phase reads none, labelled rows."""
         config = self.config
-        batch_size, num_examples = config.batch_size, 0
         if data is not None:
-            num_examples = data.num_examples
-        elif labelled is not None:
-            batch_size, num_examples = labelled.batch_size, labelled.num_rows
+            sizes = self._sizes(data.num_examples, parameters)
+        else:
+            assert labelled is not None, "a phase has objectives"
+            sizes = _Sizes(labelled.num_rows, labelled.batch_size)
+        micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else sizes.batch_size
         return Plan(
-            batch_size=batch_size,
-            micro_batch_size=min(config.micro_batch_size or batch_size, batch_size),
-            num_examples=num_examples,
+            batch_size=sizes.batch_size,
+            micro_batch_size=min(micro_batch_size, sizes.batch_size),
+            num_examples=sizes.num_examples,
+            batch_size_because=sizes.because,
+            ramp_up=sizes.ramp_up,
+            growth=sizes.growth,
             total_steps=config.max_steps,
             budget_seconds=None if config.budget_minutes is None else 60 * config.budget_minutes,
             weights=self.weights,
@@ -177,6 +181,27 @@ class Phase:
             phase_name=self.name if self.num_phases > 1 else "",
         )
 
+    def _sizes(self, num_examples: int, parameters: int) -> "_Sizes":
+        """Of batches of text."""
+        config = self.config
+        if config.batch_size == "auto":
+            batch_size, because = pretraining_batch_size(
+                num_examples=num_examples,
+                parameters=parameters,
+                max_steps=config.max_steps,
+                budget_minutes=config.budget_minutes,
+            )
+        else:
+            batch_size, because = config.batch_size, ""
+        ramp_up = None
+        if config.batch_size_rampup is not None:
+            first, share = config.batch_size_rampup
+            ramp_up = RampUp(min(first, batch_size), batch_size, share)
+        growth = None
+        if config.batch_size_growth == "noise-scale":
+            growth = Growth(config.max_batch_size or _USUAL_GROWTH * batch_size)
+        return _Sizes(num_examples, batch_size, because, ramp_up, growth)
+
     def facts(self) -> dict[str, Any]:
         """What it learns from, for the start event."""
         counts = open_artifact(self.examples, EXAMPLES, verify=False).counts
@@ -194,6 +219,17 @@ def is_long(config: PretrainConfig) -> bool:
     enough_time = config.budget_minutes is None or config.budget_minutes >= _COMPILE_PAYS_FROM_MINUTES
     enough_steps = config.max_steps is None or config.max_steps >= _COMPILE_PAYS_FROM_STEPS
     return enough_time and enough_steps
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """A part of the plan."""
+
+    num_examples: int
+    batch_size: int
+    because: str = ""
+    ramp_up: RampUp | None = None
+    growth: Growth | None = None
 
 
 def phases_of(config: PretrainConfig, examples: Path, *, tokenizer: Tokenizer, seed: int) -> tuple[Phase, ...]:

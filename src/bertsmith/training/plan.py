@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bertsmith.runtime import Runtime
+from bertsmith.training.batch_size import Growth, RampUp
 
 
 class Batch(Protocol):
@@ -50,6 +51,23 @@ class Sums(dict[str, Tensor]):
 
 
 @dataclass(frozen=True)
+class Due:
+    """What the next update is to be made of."""
+
+    step: int
+    """Updates of this phase that are behind us."""
+    progress: float
+    """Share of the phase that is behind us."""
+    batch_size: int
+    micro_batch_size: int
+    """Examples in one forward pass, at most."""
+    first_position: int
+    """Examples of this phase before the first batch of this size."""
+    number: int
+    """Batches of this size before this one; `step` where the size has not changed."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Held-out loss and scores. `metric` names the score by which the best checkpoint is chosen; None: the loss."""
 
@@ -78,7 +96,9 @@ class Plan:
     """How long, how large, how often: a whole run, or one phase of it."""
 
     batch_size: int
+    """Examples in an update; with a ramp-up those it leads to, with growth those it begins from."""
     micro_batch_size: int
+    """Examples in a forward pass, or the most of them where the loop is to find what fits."""
     num_examples: int
     total_steps: int | None = None
     """Of this phase."""
@@ -92,6 +112,10 @@ class Plan:
     clip: float | Literal["auto"] = 1.0
     """Largest gradient."""
     clip_by: Literal["norm", "value"] = "norm"
+    ramp_up: RampUp | None = None
+    growth: Growth | None = None
+    batch_size_because: str = ""
+    """Why there are so many examples in an update, where that was decided and not given."""
     seed: int = 0
     log_every: int = 10
     evaluate_every: int | None = None
@@ -118,21 +142,44 @@ class Plan:
     def is_last_phase(self) -> bool:
         return self.phase == self.num_phases - 1
 
+    @property
+    def first_batch_size(self) -> int:
+        """Examples in the first update."""
+        return self.batch_size if self.ramp_up is None else self.ramp_up.first
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """Examples in a forward pass, if memory has room: as many at the end as at the beginning of a ramp, so that
+        compiled code sees one shape; half a batch that grows by its noise, which is measured between its parts.
+        """
+        parts = 1 if self.growth is None else 2
+        return min(self.micro_batch_size, max(self.first_batch_size // parts, 1))
+
     def epoch(self, step: int) -> float:
         """Passes over the examples after `step` steps of this phase."""
         return step / (self.steps_per_epoch or self.num_examples / self.batch_size)
 
-    def facts(self, runtime: Runtime, *, first_step: int = 0, last_step: int | None, parameters: int) -> dict[str, Any]:
+    def facts(
+        self,
+        runtime: Runtime,
+        *,
+        first_step: int = 0,
+        last_step: int | None,
+        parameters: int,
+        micro_batch_size: int | None = None,
+    ) -> dict[str, Any]:
         """The plan as the start event has it; `last_step` is None until a budget is turned into steps."""
         share = math.ceil(self.batch_size / runtime.world_size)
+        micro_batch_size = min(micro_batch_size or self.micro_batch_size, share)
+        changes = self.ramp_up is not None or self.growth is not None
         return {
             "phase": self.phase,
             "phases": self.num_phases,
             "phase_name": self.phase_name,
             "examples": self.num_examples,
-            "epochs": None if last_step is None else self.epoch(last_step - first_step),
-            "micro_batch_size": min(self.micro_batch_size, share),
-            "accumulation": math.ceil(share / self.micro_batch_size),
+            "epochs": None if last_step is None or changes else self.epoch(last_step - first_step),
+            "micro_batch_size": micro_batch_size,
+            "accumulation": math.ceil(share / micro_batch_size),
             "ranks": runtime.world_size,
             "batch_size": self.batch_size,
             "step": self.step_note,

@@ -28,9 +28,11 @@ from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import LabelledText, WithClassifier
 from bertsmith.training.loop import Callback, LossSums, train
 from bertsmith.training.matmul_peak import matmul_peak
+from bertsmith.training.memory_fit import MicroBatchFit
 from bertsmith.training.objectives import loss_sums_of, with_labels
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.phases import Phase, phases_of
+from bertsmith.training.plan import Due
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.shape import config_of, head_of, objectives_of
@@ -172,11 +174,13 @@ class _Run:
         if self.labelled is not None:
             raise UsageError("runtime.parallel = 'fsdp' knows no labelled rows; use 'ddp'")
         for phase in self.phases:
-            if phase.config.batch_size % self.ranks.size:
-                raise UsageError(
-                    f"runtime.parallel = 'fsdp' needs as many examples on each of the {self.ranks.size} processes, but "
-                    f"batch_size is {phase.config.batch_size}; give a multiple, or use 'ddp'"
-                )
+            ramp_up = phase.config.batch_size_rampup
+            for size in [phase.config.batch_size, *([] if ramp_up is None else ramp_up[:1])]:
+                if size == "auto" or size % self.ranks.size:
+                    raise UsageError(
+                        f"runtime.parallel = 'fsdp' needs as many examples on each of the {self.ranks.size} processes, "
+                        f"but batch_size is {size!r}; give a multiple, or use 'ddp'"
+                    )
         shard(model, encoder_of(model).layer, self.ranks, methods=["masked_states"])
 
     def _put_together(self, model: LanguageModel) -> LanguageModel:
@@ -210,26 +214,31 @@ class _Run:
         forward, note = self._forward(phase, model)
         data = phase.data("train", static_shapes=note == COMPILED) if phase.reads_text else None
 
-        def next_batches(step: int, progress: float) -> list[Any]:
+        def next_batches(due: Due) -> list[Any]:
             share = {"rank": self.ranks.rank, "world_size": self.ranks.size}
-            text = () if data is None else phase.batches(data, step, progress, **share)
-            return [*text, *(() if labelled is None else labelled.batches(step))]
+            text = () if data is None else phase.batches(data, due, **share)
+            return [*text, *(() if labelled is None else labelled.batches(due))]
 
         loss_sums: LossSums = loss_sums_of(model, forward, skips_mask=note != COMPILED)
         if labelled is not None and classifier is not None:
             loss_sums = with_labels(loss_sums, labelled, classifier)
         trained = model if classifier is None else WithClassifier(model, classifier)
+        optimizer = make_optimizer(trained, config)
+        parameters = sum(parameter.numel() for parameter in trained.parameters())
         train(
             model=trained,
-            optimizer=make_optimizer(trained, config),
+            optimizer=optimizer,
             schedule=make_schedule(config),
             next_batches=next_batches,
             loss_sums=loss_sums,
-            plan=replace(phase.plan(data, labelled), step_note=note, flops=flops_of(model.config)),
+            plan=replace(
+                phase.plan(data, labelled, parameters=parameters), step_note=note, flops=flops_of(model.config)
+            ),
             checkpoints=checkpoints,
             track=track,
             runtime=self.runtime,
             evaluate=phase.evaluator(model, classifier, labelled, self.runtime),
+            fit_micro_batch=self._fit(phase, model, classifier, optimizer) if config.fits_micro_batch else None,
             callbacks=[] if on_evaluation is None else [on_evaluation],
             ranks=self.ranks,
         )
@@ -241,6 +250,19 @@ class _Run:
         if phase.config.activation_checkpointing:
             return model.masked_states, "eager: activation_checkpointing"
         return compiled(model.masked_states, phase.config.compile, long_enough=phase.is_long, say=self.say)
+
+    def _fit(
+        self, phase: Phase, model: LanguageModel, classifier: Pretrained | None, optimizer: torch.optim.Optimizer
+    ) -> MicroBatchFit:
+        """By steps on the longest examples there may be, not compiled; beside text, labelled rows are not counted."""
+        loss_sums: LossSums = loss_sums_of(model, model.masked_states, skips_mask=True)
+        if phase.reads_text:
+            data = phase.data("train", static_shapes=True)
+            return MicroBatchFit(optimizer, lambda size: data.batch(0, size, size)[0], loss_sums, self.runtime)
+        assert self.labelled is not None, "a phase has objectives"
+        assert classifier is not None, "made where there are labelled rows"
+        loss_sums = with_labels(loss_sums, self.labelled, classifier)
+        return MicroBatchFit(optimizer, self.labelled.longest, loss_sums, self.runtime)
 
     def result(self) -> PretrainResult:
         """Read what is in the folder of a finished run."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bertsmith.training.plan import Plan
+from bertsmith.training.batch_size import place_of
+from bertsmith.training.noise_scale import NoiseScale
+from bertsmith.training.plan import Due, Plan
 
 _WARMUP_STEPS = 3  # not measured: compilation, caches, first allocations
 _PROVISIONAL_STEPS = 5
@@ -97,6 +99,17 @@ class State:
     total_steps: int | None = None
     """The step at which this phase ends."""
     provisional_total_steps: int | None = None
+    budget_total_steps: int | None = None
+    """The step at which the budget is spent; `total_steps` is that, or a planned one that comes first."""
+    batch_sizes: list[list[int]] = field(default_factory=list)
+    """Each [step of this phase, examples in an update from there on]; the first is of step 0."""
+    micro_batch_size: int | None = None
+    """Examples in a forward pass; None until it is decided."""
+    anchor_step: int = 0
+    """Step of this phase at which the number of steps was last changed by a larger batch,"""
+    anchor_progress: float = 0.0
+    """and the progress made by then."""
+    noise: NoiseScale = field(default_factory=NoiseScale)
     elapsed_seconds: float = 0.0
     """Of all processes that worked on this run, together."""
     tokens: int = 0
@@ -131,6 +144,7 @@ class State:
     def begin(plan: Plan, *, after: "State | None" = None) -> "State":
         """The first state of a phase. With a budget its end is yet to be measured, and no later than a planned one."""
         state = State() if after is None else after.next_phase()
+        state.batch_sizes = [[0, plan.first_batch_size]]
         last = None if plan.total_steps is None else state.step + plan.total_steps
         if plan.budget_seconds is None:
             return replace(state, total_steps=last)
@@ -167,14 +181,59 @@ class State:
         """Share of the phase that is behind us in the middle of the next update; by an estimate while none is known."""
         last = self.total_steps or self.provisional_total_steps
         steps = _STEPS_BEFORE_AN_ESTIMATE if last is None else last - self.first_step
-        return (self.phase_step + 0.5) / steps
+        of_the_rest = (self.phase_step - self.anchor_step + 0.5) / (steps - self.anchor_step)
+        return self.anchor_progress + (1.0 - self.anchor_progress) * of_the_rest
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in the next update."""
+        return self.batch_sizes[-1][1]
+
+    @property
+    def examples(self) -> int:
+        """Examples of this phase that are behind us."""
+        return place_of(self.phase_step, self.batch_sizes).position
+
+    def due(self) -> Due:
+        """What the next update is to be made of."""
+        assert self.micro_batch_size is not None, "decided when the phase begins"
+        place = place_of(self.phase_step, self.batch_sizes)
+        return Due(
+            step=self.phase_step,
+            progress=self.progress,
+            batch_size=place.batch_size,
+            micro_batch_size=min(self.micro_batch_size, place.batch_size),
+            first_position=place.first_position,
+            number=place.number,
+        )
+
+    def grow(self, batch_size: int, plan: Plan) -> None:
+        """Larger batches from the next update on.
+
+        Within a budget the rest of the phase becomes as many fewer steps as its batches become larger, which takes no
+        more time. Progress, and with it the learning rate, goes on from where it was.
+        """
+        step, before = self.phase_step, self.batch_size
+        self.batch_sizes.append([step, batch_size])
+        if self.budget_total_steps is None or self.total_steps is None:
+            return
+        planned = None if plan.total_steps is None else self.first_step + plan.total_steps
+        left = max(1, round((self.budget_total_steps - self.step) * before / batch_size))
+        self.budget_total_steps = self.step + left
+        total_steps = min(self.budget_total_steps, planned or self.budget_total_steps)
+        if total_steps != self.total_steps:
+            whole = self.total_steps - self.first_step - self.anchor_step
+            done = (step - self.anchor_step) / whole
+            self.anchor_progress += (1.0 - self.anchor_progress) * done
+            self.anchor_step, self.total_steps = step, total_steps
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "State":
-        return State(**{**value, "window": Window(**value["window"])})
+        window, noise = Window(**value["window"]), NoiseScale(**value["noise"])
+        return State(**{**value, "window": window, "noise": noise})
 
 
 def steps_in_budget(

@@ -27,7 +27,7 @@ from bertsmith.training.distributed import Ranks
 from bertsmith.training.loop import train
 from bertsmith.training.objectives import loss_sums_of
 from bertsmith.training.optimizer import make_optimizer
-from bertsmith.training.plan import Plan
+from bertsmith.training.plan import Due, Plan
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track
 
@@ -59,13 +59,14 @@ def measure(
     runtime: Runtime,
     seconds: float,
     long_enough: bool,
+    batch_size: int,
     evaluate: Callable[[], None] | None = None,
 ) -> tuple[Trial, float | None]:
     """Train for about `seconds` after a warm-up; the weights are spoiled. And how long `evaluate` takes, if given.
 
     batches(static_shapes)   step -> micro-batches, for compiled code all of one shape
 
-    The updates are those that a run of `config` makes: loss, clipping, optimizer, log.
+    The updates are those that a run of `config` makes: loss, clipping, optimizer, log; of `batch_size` examples.
     """
     encoder_of(model).recomputes = config.activation_checkpointing
     mode = "off" if config.activation_checkpointing else config.compile
@@ -73,9 +74,9 @@ def measure(
     source = batches(note == COMPILED)
     starts: list[float] = []
 
-    def next_batches(step: int, _progress: float) -> Sequence[Any]:
+    def next_batches(due: Due) -> Sequence[Any]:
         starts.append(time.perf_counter())
-        return source(step)
+        return source(due.step)
 
     def run(plan: Plan) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -92,9 +93,9 @@ def measure(
             )
 
     plan = Plan(
-        batch_size=config.batch_size,
-        micro_batch_size=min(config.micro_batch_size or config.batch_size, config.batch_size),
-        num_examples=config.batch_size,
+        batch_size=batch_size,
+        micro_batch_size=batch_size,  # `batches` have been cut already
+        num_examples=batch_size,
         total_steps=_WARMUP_STEPS,
         learning_rate=config.learning_rate,
         clip=config.clip,
@@ -113,7 +114,9 @@ def measure(
     return trial, None if evaluate is None else _timed(model, evaluate)
 
 
-def made_up_batches(config: PretrainConfig, shape: BertConfig, *, length: int) -> Batches:
+def made_up_batches(
+    config: PretrainConfig, shape: BertConfig, *, length: int, batch_size: int, micro_batch_size: int
+) -> Batches:
     """Full examples of random tokens, masked and paired as `config` says: the work of real ones without padding."""
     generator = torch.Generator().manual_seed(0)
     share = max(config.mask_share_at(0.0), config.mask_share_at(1.0))
@@ -138,9 +141,8 @@ def made_up_batches(config: PretrainConfig, shape: BertConfig, *, length: int) -
             example_ids=tuple(range(rows)),
         )
 
-    micro = min(config.micro_batch_size or config.batch_size, config.batch_size)
-    whole, rest = divmod(config.batch_size, micro)
-    made = [batch(micro) for _ in range(whole)] + ([batch(rest)] if rest else [])
+    whole, rest = divmod(batch_size, micro_batch_size)
+    made = [batch(micro_batch_size) for _ in range(whole)] + ([batch(rest)] if rest else [])
     return lambda _step: made
 
 
