@@ -89,7 +89,8 @@ def _one(
             pipe.send(function(runtime, *arguments))
             return
         with joined(runtime) as ranks:
-            pipe.send(function(ranks, runtime, *arguments))
+            result = function(ranks, runtime, *arguments)
+        pipe.send(result)
     except BaseException as error:
         if not isinstance(error, Exception):
             raise

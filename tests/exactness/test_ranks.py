@@ -196,6 +196,8 @@ def test_a_bert_finetuned_by_ranks_is_the_same(tmp_path: Path) -> None:
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
     found, wanted = (load_file(tmp_path / name / "last/model.safetensors") for name in ("many", "one"))
     for name, tensor in wanted.items():
+        if name.endswith("key.bias"):
+            continue  # its true gradient is 0, and AdamW makes steps of full length of what rounding leaves
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 

@@ -20,6 +20,7 @@ import bertsmith
 from bertsmith.runtime import Runtime
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.plan import Due
+from bertsmith.training.sharding import shard
 from pretrain_case import make_examples
 from ranks_case import Failure, free_port, on_ranks
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run
@@ -76,6 +77,25 @@ def test_when_one_rank_is_lost_the_others_end_and_name_it(tmp_path: Path, fault:
         assert all("a shard of rank 1 is torn" in survivor.message for survivor in (found[0], found[2]))
     (stop,) = events(tmp_path, "stop")
     assert (stop["reason"], stop["step"]) == ("error", 4)
+
+
+def uneven(ranks: Ranks, runtime: Runtime, directory: Path) -> None:
+    model = TinyModel()
+    shard(model, [], ranks)
+    run(
+        directory,
+        model=model,
+        runtime=runtime,
+        next_batches=lambda _: make_batch(0, 4).split([2, 2] if ranks.rank else [4]),
+        ranks=ranks,
+    )
+
+
+def test_fsdp_refuses_unequal_numbers_of_micro_batches(tmp_path: Path) -> None:
+    """Each would wait for the other for ever."""
+    for number, failure in enumerate(on_ranks(2, uneven, tmp_path, parallel="fsdp"), start=1):
+        assert failure.kind == "UsageError"
+        assert f"this one has {number} of 3 in step 1" in failure.message
 
 
 def test_a_signal_at_one_rank_stops_all_after_the_same_update(tmp_path: Path) -> None:

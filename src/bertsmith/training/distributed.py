@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from bertsmith.errors import BertsmithError, UsageError
+from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.track import Track
@@ -32,9 +32,10 @@ from bertsmith.training.track import Track
 _MESSAGE_BYTES = 512
 _LENGTH_BYTES = 8
 _SECONDS_BETWEEN_LOOKS = 0.05
-_SECONDS_TO_ASK = 0.5
+_SECONDS_TO_STOP = 3.0
 _BEAT_SECONDS = 1.0
 _BEATS_MISSED = 3
+_SECONDS_TO_ASK = 2 * _BEATS_MISSED * _BEAT_SECONDS
 _ENDED = "bertsmith/ended"
 
 T = TypeVar("T")
@@ -115,6 +116,15 @@ class Ranks:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         found: T = json.loads(self.store.get(key))
         return found
+
+    def wait_for_all(self, word: str, seconds: float) -> None:
+        """Say `word`, and wait until all ranks have said it, but no longer than that."""
+        self.store.set(f"bertsmith/{word}/{self.rank}", "")
+        deadline = time.monotonic() + seconds
+        missing = {f"bertsmith/{word}/{rank}" for rank in range(self.size)}
+        while missing and time.monotonic() < deadline:
+            missing = {key for key in missing if not self._has(key)}
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite each with that of the first rank."""
@@ -224,25 +234,35 @@ def joined(runtime: Runtime) -> Iterator[Ranks]:
     ranks = _join(runtime)
     stop = threading.Event()
     threading.Thread(target=_beat, args=(ranks, stop), daemon=True).start()
-    is_whole, seconds_to_ask = False, _SECONDS_TO_ASK
+    together_seconds = 0.0
     try:
         yield ranks
-        ranks.gather(None)  # all leave together: the store goes with the first rank, where no launcher keeps it
-        is_whole = True
+        together_seconds = runtime.timeout_seconds
+    except LostRank:
+        raise
     except Exception as error:
-        if isinstance(error, LostRank):
-            seconds_to_ask += 2 * _BEATS_MISSED * _BEAT_SECONDS
-        else:
-            with contextlib.suppress(RuntimeError):
-                reason = str(error) or type(error).__name__
-                ranks.tell(f"process {ranks.rank} of {ranks.size} (from 0) has stopped: {reason}")
+        reason = str(error) or type(error).__name__
+        with contextlib.suppress(RuntimeError):
+            ranks.tell(f"process {ranks.rank} of {ranks.size} (from 0) has stopped: {reason}")
+        together_seconds = _SECONDS_TO_STOP if isinstance(error, Stopped) else 0.0
         raise
     finally:
-        if is_whole or runtime.device.type == "cpu":  # NCCL would wait for the ranks that are gone
-            dist.destroy_process_group()
-        if not is_whole and ranks.is_first:
-            time.sleep(seconds_to_ask)  # the others ask the store how it ended
+        _leave(ranks, together_seconds, can_destroy=together_seconds > 0.0 or runtime.device.type == "cpu")
         stop.set()
+
+
+def _leave(ranks: Ranks, together_seconds: float, *, can_destroy: bool) -> None:
+    """Part from the others: where all goes well together, since who closes a connection early disturbs one who reads.
+
+    The first rank goes last, since the store goes with it where no launcher keeps it, and the others ask the store how
+    the run ended.
+    """
+    with contextlib.suppress(RuntimeError, LostRank):
+        ranks.wait_for_all("done", together_seconds)
+    if can_destroy:  # NCCL would wait for ranks that are gone
+        dist.destroy_process_group()
+    with contextlib.suppress(RuntimeError, LostRank):
+        ranks.wait_for_all("gone", _SECONDS_TO_ASK if ranks.is_first else 0.0)
 
 
 def _join(runtime: Runtime) -> Ranks:

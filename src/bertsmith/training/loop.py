@@ -54,7 +54,8 @@ from bertsmith.training.track import Track
 
 RESUME = "run the same command again"
 _EVALUATIONS_PER_RUN = 10
-_TOKENS, _SLOTS, _FLOPS, _RIGHT = "#tokens", "#slots", "#flops", "#right "  # summed over ranks beside the objectives
+# Summed over ranks beside the objectives.
+_TOKENS, _SLOTS, _FLOPS, _BATCHES, _RIGHT = "#tokens", "#slots", "#flops", "#micro-batches", "#right "
 _FIRST_SHARE, _FIRST_NORM = "#first share", "#first norm"  # said by the first rank alone
 
 
@@ -318,6 +319,12 @@ class _Loop:
         batches = without_left_out(self.next_batches(self.state.due()), self.state)
         waited_seconds = time.monotonic() - started
         totals = self.ranks.totals(_totals(batches, self.plan.flops))
+        if is_sharded(self.model) and totals[_BATCHES] != self.ranks.size * len(batches):
+            has = f"this one has {len(batches)} of {totals[_BATCHES]} in step {self.state.step + 1:,}"
+            raise UsageError(
+                f"runtime.parallel = 'fsdp' needs as many micro-batches on each process, but {has}; "
+                "give sizes that the number of processes divides, or use 'ddp'"
+            )
         try:
             return self._sum_gradients(batches, totals, waited_seconds)
         except torch.OutOfMemoryError as error:
@@ -347,6 +354,7 @@ class _Loop:
                 first_norm = torch.nn.utils.get_total_norm(gradients_of(self.parameters))
             if self.interrupts.pending and self.ranks.is_alone and done < len(batches):
                 self.interrupts.check()
+        self.gradient_sum.finish()  # before anything else is exchanged, since some ranks have begun to already
         answers = {_RIGHT + name: int(count) for name, count in right.items()}
         own: dict[str, float] = {name: value.item() for name, value in losses.items()} | answers
         if share_of_first is not None and first_norm is not None:
@@ -355,7 +363,6 @@ class _Loop:
         found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
         found = {name.removeprefix(_RIGHT): count for name, count in found.items()}
         first = [values.pop(name, 0.0) for name in (_FIRST_SHARE, _FIRST_NORM)]
-        self.gradient_sum.finish()
         return _Gradient(batches, totals, values, found, waited_seconds, scale, *first)
 
     def _first_share(self, counts: Sequence[Mapping[str, int]], totals: Mapping[str, int]) -> float | None:
@@ -435,7 +442,7 @@ class _Loop:
         """
         first, last = self.before_trouble, self.state
         assert first is not None
-        if last.rollbacks >= self.plan.max_rollbacks:
+        if last.rollbacks >= self.plan.max_rollbacks or is_sharded(self.model):  # no part of a model can be tried alone
             raise report(self.plan, last)
         examples = self._spoilers(first.step, last.step)
         entry = {
@@ -651,8 +658,8 @@ class _Gradient:
 
 
 def _totals(batches: Sequence[Any], flops: Callable[[Any], float] | None) -> dict[str, int]:
-    """Items of each objective, tokens, slots for tokens, and FLOPs."""
-    totals = {_TOKENS: 0, _SLOTS: 0, _FLOPS: 0}
+    """Items of each objective, tokens, slots for tokens, FLOPs, and micro-batches."""
+    totals = {_TOKENS: 0, _SLOTS: 0, _FLOPS: 0, _BATCHES: len(batches)}
     for batch in batches:
         totals[_TOKENS] += batch.num_tokens
         totals[_SLOTS] += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens

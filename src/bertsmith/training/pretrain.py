@@ -174,6 +174,8 @@ class _Run:
         if self.labelled is not None:
             raise UsageError("runtime.parallel = 'fsdp' knows no labelled rows; use 'ddp'")
         for phase in self.phases:
+            if phase.config.fits_micro_batch:
+                raise UsageError("runtime.parallel = 'fsdp' needs a micro_batch_size that is a number; or use 'ddp'")
             ramp_up = phase.config.batch_size_rampup
             for size in [phase.config.batch_size, *([] if ramp_up is None else ramp_up[:1])]:
                 if size == "auto" or size % self.ranks.size:
