@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -259,7 +260,8 @@ def main() -> None:
     try:
         app()
     except Stopped as stopped:
-        _complain(str(stopped), stopped.exit_code)
+        sys.stderr.write(f"bertsmith: {stopped}\n")
+        _leave(stopped.exit_code)
     except BertsmithError as error:
         _complain(f"error: {error}", error.exit_code)
     except BrokenPipeError:
@@ -270,6 +272,16 @@ def main() -> None:
 def _stop(signal_number: int, _frame: FrameType | None) -> NoReturn:
     """Outside training loops, which save first: unwind, so that half-written stages are removed."""
     raise Stopped(signal_number, same_command())
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End the process, without waiting for threads that still compile: what is worth keeping is saved."""
+    threads = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
+    if any(not thread.daemon for thread in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def _complain(message: str, exit_code: int) -> NoReturn:
