@@ -254,7 +254,8 @@ model = BertForSequenceClassification(
 
 def make_batch(size):
     ids = torch.randint(5, 500, (size, 128))
-    return TinyBatch(ids, torch.zeros(size, 1, dtype=torch.long), torch.zeros(size, dtype=torch.long))
+    labels = torch.zeros(size, dtype=torch.long)
+    return TinyBatch(ids, labels[:, None], labels, tuple(range(size)))
 
 def loss_sums(batch):
     return {"nsp": torch.nn.functional.cross_entropy(model(batch.input_ids).logits, batch.pair_labels, reduction="sum")}
