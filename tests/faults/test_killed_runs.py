@@ -101,13 +101,14 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(tmp_path: 
     assert len(expected) == 306
 
     draw = random.Random(kills)
-    killed = saves_cut_short = 0
+    killed = finished = saves_cut_short = 0
     with _Runs(tmp_path / "killed") as runs:
         while killed < kills:
             status = runs.run(kill_after_seconds=draw.uniform(0.0, 2 * seconds / kills))
             if status == 0:  # it came to its end: once more from the start
                 assert _losses(tmp_path / "killed") == expected
-                (tmp_path / "killed").rename(tmp_path / f"done-{killed}")
+                finished += 1
+                (tmp_path / "killed").rename(tmp_path / f"finished-{finished}")
                 continue
             assert os.WTERMSIG(status) == signal.SIGKILL, "a resume failed"
             killed += 1
