@@ -3,7 +3,8 @@
     english    the plain text files of corpus/en, a vocabulary given (MiniLM's)
     chinese    corpus/zh (JSON Lines), the same vocabulary: [UNK] for rarer characters on both sides
 
-Two processes on each side, nothing remembered from an earlier round. Ours cleans, splits sentences, finds where words
+Two processes on each side, forked in every round from one that has imported what they need (a first round, not timed,
+starts it); no text is remembered from an earlier round. Ours cleans, splits sentences, finds where words
 begin (Chinese ones too) and tiles whole sentences; the peer tokenises line by line, joins all and cuts every 128. First
 both must have made the same number of tokens, special ones left out, to one in a hundred: cleaning leaves a little out.
 

@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 _MOST_DEATHS = 3
 """Of processes, without a result in between."""
 _QUEUED_PER_WORKER = 2
+_PRELOADED = ["bertsmith.corpus.prepare", "bertsmith.corpus.finish", "bertsmith.examples.shards"]
+"""Modules of most tasks, imported once by the process that workers are forked from; others each worker imports."""
 
 
 class Engine:
@@ -93,9 +95,9 @@ class Engine:
 
     def _submit(self, function: Callable[[Task], Result], task: Task) -> "Future[Result]":
         if self._pool is None:
-            # Spawned, not forked: the parent has threads of torch and tokenizers, which a fork would break.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker)
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=_context(), initializer=_begin_worker, initargs=(dict(os.environ),)
+            )
         with _main_left_out():
             return self._pool.submit(function, task)
 
@@ -122,6 +124,17 @@ class Engine:
 IN_THIS_PROCESS = Engine()
 
 
+def _context() -> Any:
+    """How workers are started: forked, but not from this process, whose threads (torch, tokenizers) a fork would
+    break. A process with one thread, started with the first pool and ended with this process, forks for all pools.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
 @contextlib.contextmanager
 def _main_left_out() -> Iterator[None]:
     """Start a worker without the script that began this process, which it would import first.
@@ -141,8 +154,13 @@ def _main_left_out() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent does, however it does."""
+def _begin_worker(environment: dict[str, str]) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent does, however it does.
+
+    environment: the parent's variables as they are now; a forked process has those of the one it was forked from.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.disable()  # a collection walks every object of a chunk over and over; chunks leave no cycles behind
