@@ -1,14 +1,19 @@
 """A tiny corpus, its tokenizer and examples, for tests of pre-training."""
 
+import io
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from bertsmith.config import Recipe, parse_recipe
 from bertsmith.corpus.build import build_corpus
 from bertsmith.examples.shards import build_examples
 from bertsmith.tokenizer.train import train_tokenizer
+from bertsmith.training.pretrain import PretrainResult, pretrain
+from training_case import CPU
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,18 @@ def make_examples(folder: Path) -> Made:
     train_tokenizer(recipe.tokenizer, corpus, tokenizer, environment={})
     build_examples(recipe.examples, corpus, tokenizer, examples, seed=1, environment={})
     return Made(raw, examples, tokenizer)
+
+
+def run(made: Made, directory: Path, recipe: Recipe | None = None, **more: Any) -> tuple[PretrainResult, str]:
+    """Pre-train; the result, and what was printed."""
+    output = io.StringIO()
+    result = pretrain(
+        recipe or made.recipe(),
+        directory,
+        examples=made.examples,
+        tokenizer=made.tokenizer,
+        runtime=CPU,
+        console=Console(file=output, width=200),
+        **more,
+    )
+    return result, output.getvalue()

@@ -1,13 +1,11 @@
 """Promise 5 over the phases of a run: from any checkpoint of any phase the rest is the same, bit for bit."""
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from bertsmith.config import ExamplesConfig, Recipe, parse_recipe
@@ -18,9 +16,8 @@ from bertsmith.tasks.predict import Predictor
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.phases import phases_of
 from bertsmith.training.plan import Due
-from bertsmith.training.pretrain import PretrainResult, pretrain
 from bertsmith.training.track import read_metrics
-from pretrain_case import Made, make_examples
+from pretrain_case import Made, make_examples, run
 from training_case import CPU
 
 PHASES = [
@@ -63,20 +60,6 @@ def _recipe(made: Made, **changes: Any) -> Recipe:
     return parse_recipe({**made.raw, "model": model, "pretrain": pretraining})
 
 
-def _run(made: Made, directory: Path, recipe: Recipe, **more: Any) -> tuple[PretrainResult, str]:
-    output = io.StringIO()
-    result = pretrain(
-        recipe,
-        directory,
-        examples=made.examples,
-        tokenizer=made.tokenizer,
-        runtime=CPU,
-        console=Console(file=output, width=200),
-        **more,
-    )
-    return result, output.getvalue()
-
-
 def _log(directory: Path) -> list[dict[str, Any]]:
     kept = [event for event in read_metrics(directory / "metrics.jsonl") if event["event"] != "start"]
     return [{name: value for name, value in event.items() if name not in _CLOCK} for event in kept]
@@ -84,7 +67,7 @@ def _log(directory: Path) -> list[dict[str, Any]]:
 
 def test_a_run_of_phases_from_each_of_its_checkpoints(made: Made, tmp_path: Path) -> None:
     straight = tmp_path / "straight"
-    result, printed = _run(made, straight, _recipe(made))
+    result, printed = run(made, straight, _recipe(made))
     assert result.steps == 12
     assert [line for line in printed.splitlines() if line.startswith("phase")] == [
         f"phase      {number} of 3: {name}" for number, name in enumerate(("pairs", "words", "both"), 1)
@@ -97,14 +80,14 @@ def test_a_run_of_phases_from_each_of_its_checkpoints(made: Made, tmp_path: Path
         shutil.copytree(straight, directory, ignore=shutil.ignore_patterns("model"))
         for later in range(step + 1, 13):
             shutil.rmtree(directory / "checkpoints" / f"step-{later:08d}")
-        again, printed = _run(made, directory, _recipe(made))
+        again, printed = run(made, directory, _recipe(made))
         assert f"resumed    from step {step}" in printed
         assert (again.model / "model.safetensors").read_bytes() == weights, f"weights differ from step {step} on"
         assert _log(directory) == log, f"logs differ from step {step} on"
 
 
 def test_each_phase_learns_what_it_says(made: Made, tmp_path: Path) -> None:
-    _run(made, tmp_path, _recipe(made))
+    run(made, tmp_path, _recipe(made))
     log = _log(tmp_path)
     losses = {event["step"]: set(event["losses"]) for event in log if event["event"] == "step"}
     assert losses[2] == losses[4] == {"nsp"}
@@ -152,7 +135,7 @@ def test_weights_of_objectives_count_in_the_gradient(made: Made, tmp_path: Path)
     losses = {}
     for weight in (1.0, 3.0):
         recipe = _recipe(made, phases=[], max_steps=1, objectives=["mlm", "nsp"], weights={"nsp": weight})
-        _run(made, tmp_path / str(weight), recipe)
+        run(made, tmp_path / str(weight), recipe)
         (event,) = [event for event in _log(tmp_path / str(weight)) if event["event"] == "step"]
         losses[weight] = event
     one, three = losses[1.0], losses[3.0]
@@ -181,7 +164,7 @@ def _labelled(made: Made, folder: Path) -> tuple[Recipe, LabelledRows]:
 
 def test_labelled_rows_as_an_objective_beside_words_and_alone(made: Made, tmp_path: Path) -> None:
     recipe, labelled = _labelled(made, tmp_path)
-    result, _ = _run(made, tmp_path / "run", recipe, labelled=labelled)
+    result, _ = run(made, tmp_path / "run", recipe, labelled=labelled)
     losses = {event["step"]: set(event["losses"]) for event in _log(tmp_path / "run") if event["event"] == "step"}
     assert (losses[2], losses[6], losses[46]) == ({"mlm"}, {"mlm", "label"}, {"label"})
     assert result.scores["label_accuracy"] == 1.0, "the first noun gives the label away"
@@ -197,7 +180,7 @@ def test_labelled_rows_as_an_objective_beside_words_and_alone(made: Made, tmp_pa
     shutil.copytree(tmp_path / "run", directory, ignore=shutil.ignore_patterns("model", "classifier"))
     for later in range(6, 47):
         shutil.rmtree(directory / "checkpoints" / f"step-{later:08d}")
-    again, _ = _run(made, directory, recipe, labelled=labelled)
+    again, _ = run(made, directory, recipe, labelled=labelled)
     for name in ("model", "classifier"):
         paths = (folder / name / "model.safetensors" for folder in (tmp_path / "run", directory))
         assert len({path.read_bytes() for path in paths}) == 1

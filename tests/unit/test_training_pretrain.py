@@ -1,18 +1,15 @@
 """Pre-training from artifacts to a model directory: what it writes, skips, resumes and refuses."""
 
-import io
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 
-from bertsmith.config import Recipe, parse_recipe
+from bertsmith.config import parse_recipe
 from bertsmith.errors import CheckpointError, RecipeError, Stopped, UsageError
 from bertsmith.examples.batches import PretrainData
 from bertsmith.model import BertForMaskedLM, BertForPreTraining, preset, read_card
@@ -21,28 +18,13 @@ from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.heldout import HeldOut
 from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.objectives import loss_sums_of
-from bertsmith.training.pretrain import PretrainResult, pretrain
-from pretrain_case import Made, make_examples
+from pretrain_case import Made, make_examples, run
 from training_case import CPU, events
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_examples(tmp_path_factory.mktemp("made"))
-
-
-def _run(made: Made, directory: Path, recipe: Recipe | None = None, **more: Any) -> tuple[PretrainResult, str]:
-    output = io.StringIO()
-    result = pretrain(
-        recipe or made.recipe(),
-        directory,
-        examples=made.examples,
-        tokenizer=made.tokenizer,
-        runtime=CPU,
-        console=Console(file=output, width=200),
-        **more,
-    )
-    return result, output.getvalue()
 
 
 def _model(made: Made) -> BertForPreTraining:
@@ -52,7 +34,7 @@ def _model(made: Made) -> BertForPreTraining:
 
 def test_a_run_leaves_a_model_directory_a_log_and_a_closing_table(made: Made, tmp_path: Path) -> None:
     seen: list[int] = []
-    result, printed = _run(made, tmp_path / "run", on_evaluation=lambda step, _: seen.append(step))
+    result, printed = run(made, tmp_path / "run", on_evaluation=lambda step, _: seen.append(step))
     assert seen == [5, 10, 12]
     assert result.steps == 12
     assert result.tokens == sum(b.num_tokens for step in range(12) for b in _data(made).batch(step, 8, 4))
@@ -88,30 +70,30 @@ def _data(made: Made, split: str = "train", objectives: tuple[str, ...] = ("mlm"
 
 
 def test_it_learns(made: Made, tmp_path: Path) -> None:
-    _run(made, tmp_path, made.recipe(max_steps=100, evaluate_every_steps=50, learning_rate=1e-2))
+    run(made, tmp_path, made.recipe(max_steps=100, evaluate_every_steps=50, learning_rate=1e-2))
     first, last = events(tmp_path, "step")[0], events(tmp_path, "evaluation")[-1]
     assert last["losses"]["mlm"] < 0.6 * first["losses"]["mlm"]
     assert last["scores"]["mlm_accuracy"] > 0.3
 
 
 def test_done_before_is_skipped_and_another_recipe_starts_again(made: Made, tmp_path: Path) -> None:
-    first, _ = _run(made, tmp_path)
+    first, _ = run(made, tmp_path)
     written = (tmp_path / "metrics.jsonl").read_bytes()
-    second, printed = _run(made, tmp_path, made.recipe(log_every_steps=1, keep_checkpoints=9))
+    second, printed = run(made, tmp_path, made.recipe(log_every_steps=1, keep_checkpoints=9))
     assert second == first
     assert "done before: 12 steps" in printed
     assert (tmp_path / "metrics.jsonl").read_bytes() == written
-    third, printed = _run(made, tmp_path, made.recipe(learning_rate=1e-4))
+    third, printed = run(made, tmp_path, made.recipe(learning_rate=1e-4))
     assert "starting again" in printed
     assert third.loss != first.loss
 
 
 def test_interrupted_it_goes_on_to_the_same_weights(made: Made, tmp_path: Path) -> None:
-    straight, _ = _run(made, tmp_path / "straight")
+    straight, _ = run(made, tmp_path / "straight")
     with pytest.raises(Stopped):
-        _run(made, tmp_path / "run", on_evaluation=lambda *_: signal.raise_signal(signal.SIGINT))
+        run(made, tmp_path / "run", on_evaluation=lambda *_: signal.raise_signal(signal.SIGINT))
     assert not (tmp_path / "run" / "model").exists()
-    resumed, printed = _run(made, tmp_path / "run")
+    resumed, printed = run(made, tmp_path / "run")
     assert "resumed    from step 5" in printed
     weights = [result.model.joinpath("model.safetensors").read_bytes() for result in (straight, resumed)]
     assert weights[0] == weights[1]
@@ -121,19 +103,19 @@ def test_a_folder_of_somebody_else_is_not_emptied(made: Made, tmp_path: Path) ->
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "precious").touch()
     with pytest.raises(UsageError, match="give another one"):
-        _run(made, tmp_path)
+        run(made, tmp_path)
     assert (tmp_path / "model" / "precious").exists()
 
 
 def test_masked_words_alone_give_a_masked_language_model(made: Made, tmp_path: Path) -> None:
-    result, _ = _run(made, tmp_path, made.recipe(objectives=["mlm"]))
+    result, _ = run(made, tmp_path, made.recipe(objectives=["mlm"]))
     assert result.scores.keys() == {"mlm_accuracy"}
     assert BertForMaskedLM.from_pretrained(result.model).load_report.fresh == ()  # type: ignore[union-attr]
 
 
 def test_sentence_order_and_whole_words(made: Made, tmp_path: Path) -> None:
     """The two-class head learns whether the parts have changed places; all that is logged bears its name."""
-    result, _ = _run(made, tmp_path, made.recipe(objectives=["mlm", "sop"], mask_by="word"))
+    result, _ = run(made, tmp_path, made.recipe(objectives=["mlm", "sop"], mask_by="word"))
     assert result.scores.keys() == {"mlm_accuracy", "sop_accuracy"}
     assert BertForPreTraining.from_pretrained(result.model).load_report.fresh == ()  # type: ignore[union-attr]
     assert events(tmp_path, "step")[-1]["losses"].keys() == {"mlm", "sop"}
@@ -142,7 +124,7 @@ def test_sentence_order_and_whole_words(made: Made, tmp_path: Path) -> None:
 
 
 def test_next_sentence_alone(made: Made, tmp_path: Path) -> None:
-    result, _ = _run(made, tmp_path, made.recipe(objectives=["nsp"], max_steps=2))
+    result, _ = run(made, tmp_path, made.recipe(objectives=["nsp"], max_steps=2))
     assert result.scores.keys() == {"nsp_accuracy", "nsp_accuracy_same_document"}
 
 
@@ -152,20 +134,20 @@ def test_two_questions_about_one_pair_are_refused(made: Made) -> None:
 
 
 def test_it_goes_on_from_another_model(made: Made, tmp_path: Path) -> None:
-    first, _ = _run(made, tmp_path / "first", made.recipe(max_steps=60, learning_rate=1e-2))
-    second, _ = _run(made, tmp_path / "second", made.recipe(init=str(first.model), max_steps=2, learning_rate=1e-9))
+    first, _ = run(made, tmp_path / "first", made.recipe(max_steps=60, learning_rate=1e-2))
+    second, _ = run(made, tmp_path / "second", made.recipe(init=str(first.model), max_steps=2, learning_rate=1e-9))
     assert second.loss == pytest.approx(first.loss, rel=1e-3)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
     short = parse_recipe({**made.raw, "model": {"preset": "tiny", "overrides": {"max_position_embeddings": 16}}})
     with pytest.raises(UsageError, match="max_length = 32, but the model has 16 positions"):
-        _run(made, tmp_path / "a", short)
-    first, _ = _run(made, tmp_path / "first")
+        run(made, tmp_path / "a", short)
+    first, _ = run(made, tmp_path / "first")
     config = first.model / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "vocab_size": 20}))
     with pytest.raises(CheckpointError, match="the tokenizer has"):
-        _run(made, tmp_path / "b", made.recipe(init=str(first.model)))
+        run(made, tmp_path / "b", made.recipe(init=str(first.model)))
 
 
 def test_the_step_function_is_the_model_s_own_loss(made: Made) -> None:
@@ -240,7 +222,7 @@ def test_samples_hide_whole_words_and_name_them(made: Made) -> None:
 
 def test_a_recipe_without_pretraining_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no \[pretrain\] section"):
-        _run(made, tmp_path, made.recipe().model_copy(update={"pretrain": None}))
+        run(made, tmp_path, made.recipe().model_copy(update={"pretrain": None}))
 
 
 def test_steps_tell_accuracies_on_the_training_batches_however_they_are_split(made: Made, tmp_path: Path) -> None:
@@ -249,7 +231,7 @@ def test_steps_tell_accuracies_on_the_training_batches_however_they_are_split(ma
     found = []
     for size in (8, 3):
         recipe = Made(raw, made.examples, made.tokenizer).recipe(max_steps=3, log_every_steps=1, micro_batch_size=size)
-        _run(made, tmp_path / str(size), recipe)
+        run(made, tmp_path / str(size), recipe)
         found.append(events(tmp_path / str(size), "step"))
     whole, parts = ([event["accuracies"] for event in steps] for steps in found)
     assert whole[0] == parts[0], "the first step's weights are the same to the last bit"
@@ -261,6 +243,6 @@ def test_steps_tell_accuracies_on_the_training_batches_however_they_are_split(ma
 
 
 def test_the_start_tells_what_the_machine_can_do(made: Made, tmp_path: Path) -> None:
-    _run(made, tmp_path / "run", made.recipe(max_steps=1))
+    run(made, tmp_path / "run", made.recipe(max_steps=1))
     peak = events(tmp_path / "run", "start")[0]["environment"]["matmul_flops_per_second"]
     assert peak == matmul_peak(CPU) > 0

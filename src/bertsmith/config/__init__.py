@@ -15,15 +15,18 @@ from bertsmith.config.text import (
     TokenizerConfig,
 )
 from bertsmith.config.training import (
+    NOT_OF_THE_WEIGHTS,
     CodeWords,
     FinetuneConfig,
     LabelledConfig,
     LoopConfig,
     ModelConfig,
     PretrainConfig,
+    TableConfig,
 )
 
 __all__ = [
+    "NOT_OF_THE_WEIGHTS",
     "STAGES",
     "CleanConfig",
     "CodeWords",
@@ -44,6 +47,7 @@ __all__ = [
     "ScheduleConfig",
     "Script",
     "Source",
+    "TableConfig",
     "TokenizerConfig",
     "load_recipe",
     "parse_recipe",

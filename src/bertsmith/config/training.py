@@ -59,6 +59,16 @@ class LoopConfig(OptimizerConfig):
         return "auto" in (self.micro_batch_size, self.micro_batch_size or self.batch_size)
 
 
+NOT_OF_THE_WEIGHTS = {
+    "compile",
+    "activation_checkpointing",
+    "checkpoint_every_seconds",
+    "keep_checkpoints",
+    "keep_best_checkpoint",
+    "log_every_steps",
+}
+"""Keys of `LoopConfig` that the trained weights do not depend on."""
+
 Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness", "label"]
 MaskShare = Annotated[float, Field(gt=0, lt=1)]
 _ENDS = {"max_steps", "budget_minutes"}
@@ -68,29 +78,36 @@ _OF_THE_WHOLE_RUN = (
 )
 
 
-class LabelledConfig(Section):
-    """Labelled texts for the objective `label`; keys as in [finetune]."""
+class TableConfig(Section):
+    """Labelled rows in files."""
+
+    train: str = ""
+    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder."""
+    validation: str | None = None
+    """File of labelled rows by which the best checkpoint is chosen."""
+    validation_share: Share = 0.1
+    """Without a validation file: the share of training rows split off for it, stratified by label."""
+    header: bool = True
+    """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
+    text_column: Column = "text"
+    label_column: Column = "label"
+    labels: tuple[str, ...] = ()
+    """Label names in order; default: those seen in the training rows, sorted."""
+    label_names: str | None = None
+    """A file with a name a line: label `i` of the table is line i (from 0) of it."""
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    """Tokens read of a row, [CLS] and [SEP] included; the rest is cut off and counted."""
+    max_train_rows: Positive | None = None
+    """Train on so many rows, drawn at random; for trials."""
+
+
+class LabelledConfig(TableConfig):
+    """Labelled texts for the objective `label`."""
 
     train: str
-    """File of labelled rows."""
+    """File of labelled rows: .tsv, .csv or .jsonl; looked up in the current folder, then in each data folder."""
     validation: str | None = None
-    """File of rows to measure by; default: a share of those."""
-    validation_share: Share = 0.1
-    """Of the rows, where there is no file for it; stratified."""
-    header: bool = True
-    """False: columns are numbers from 0."""
-    text_column: Column = "text"
-    """Name or number."""
-    label_column: Column = "label"
-    """Name or number."""
-    labels: tuple[str, ...] = ()
-    """In order; default: those seen, sorted."""
-    label_names: str | None = None
-    """File with a label's name a line."""
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
-    """Tokens; longer texts are cut."""
-    max_train_rows: Positive | None = None
-    """Train on so many, chosen by the seed."""
+    """File of labelled rows by which it is measured."""
     batch_size: Positive = 16
     """Labelled rows in an update, beside its other examples."""
 
@@ -219,7 +236,7 @@ class CodeWords(Section):
     test: Positive = 1000
 
 
-class FinetuneConfig(LoopConfig):
+class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
     task: Literal["classify", "tag"] = "classify"
@@ -227,23 +244,8 @@ class FinetuneConfig(LoopConfig):
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
     """Make the labelled data from the recipe's own corpus instead of reading files."""
-    train: str = ""
-    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder."""
-    validation: str | None = None
-    validation_share: Share = 0.1
-    """Without a validation file: the share of training rows split off for it, stratified by label."""
     test: dict[str, str] = {}
     """Name -> file of labelled rows on which the best checkpoint is scored at the end."""
-    header: bool = True
-    """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
-    text_column: Column = "text"
-    label_column: Column = "label"
-    labels: tuple[str, ...] = ()
-    """Label names in order; default: those seen in the training rows, sorted."""
-    label_names: str | None = None
-    """A file with a name a line: label `i` of the table is line i (from 0) of it."""
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
-    max_train_rows: Positive | None = None
     epochs: Positive = 3
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""

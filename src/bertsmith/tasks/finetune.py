@@ -12,14 +12,14 @@ from rich.console import Console
 from torch import Tensor
 
 from bertsmith.artifact import write_json
-from bertsmith.config import FinetuneConfig, ModelConfig, Recipe, recipe_toml
+from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.errors import ArtifactError, UsageError
 from bertsmith.model.encoder import encoder_of
 from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
-from bertsmith.tasks.base import Features, Floats, Labels, Task, TaskBatch, TrainingBatches
+from bertsmith.tasks.base import Columns, Features, Floats, Labels, Task, TaskBatch, TrainingBatches
 from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
@@ -43,18 +43,12 @@ from bertsmith.training.track import Track
 
 OnEvaluation = Callable[[int, Evaluation], None]
 
-_NOT_OF_THE_WEIGHTS = {
+_NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
     "model",  # its files are hashed instead, and so are the rows
     "train",
     "validation",
     "test",
     "baselines",
-    "compile",
-    "activation_checkpointing",
-    "checkpoint_every_seconds",
-    "keep_checkpoints",
-    "keep_best_checkpoint",
-    "log_every_steps",
     "literature",
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
@@ -119,7 +113,14 @@ def finetune(
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
-    splits = read_splits(config, task, seed=seed, labels_dir=labels_dir, train=train, validation=validation, test=test)
+    columns = None
+    if train is None and config.code_words is not None:
+        if labels_dir is None:
+            raise UsageError("the recipe makes its labels from its corpus; run it with: bertsmith run RECIPE")
+        columns, test = Columns(), {"test": labels_dir / "test.conll"}
+        train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
+    test = config.test if test is None else test
+    splits = read_splits(config, task, seed=seed, train=train, validation=validation, test=test, columns=columns)
     position_init = (recipe.model or ModelConfig()).position_init
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertsmith.config import FinetuneConfig, LabelledConfig
+from bertsmith.config import LabelledConfig
 from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
@@ -39,8 +39,7 @@ class LabelledRows:
     @cached_property
     def splits(self) -> Splits:
         """The file's rows; raises `DataError` with file and line."""
-        rows = self.config.model_dump(exclude={"batch_size"})
-        return read_splits(FinetuneConfig.model_validate(rows), _TASK, seed=self.seed)
+        return read_splits(self.config, _TASK, seed=self.seed)
 
     @property
     def digest(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bertsmith.config import FinetuneConfig
+from bertsmith.config import TableConfig
 from bertsmith.errors import DataError, UsageError
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.base import Columns, Task, shuffled
@@ -45,33 +45,26 @@ class Splits:
 
 
 def read_splits(
-    config: FinetuneConfig,
+    config: TableConfig,
     task: Task[Any, Any],
     *,
     seed: int,
-    labels_dir: Path | None = None,
     train: object = None,
     validation: object = None,
     test: Mapping[str, object] | None = None,
+    columns: Columns | None = None,
 ) -> Splits:
-    """Read the rows that `config` names; tables given as `train`, `validation` and `test` go before its files.
+    """Read the rows that `config` names; tables given as `train` and `validation` go before its files, and `columns`
+    before its mapping.
 
-    Recipes that make their own labels (`code_words`) read them from the artifact `labels_dir`. Without validation rows
-    a share of the training rows is split off. Raises `DataError` with file and line for what is wrong, such as a label
-    in a test file that the training rows do not have.
+    Without validation rows a share of the training rows is split off. Raises `DataError` with file and line for what is
+    wrong, such as a label in a test file that the training rows do not have.
     """
-    columns = columns_of(config)
-    if train is None and config.code_words is not None:
-        if labels_dir is None:
-            raise UsageError("the recipe makes its labels from its corpus; run it with: bertsmith run RECIPE")
-        columns = Columns()
-        train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
-        test = {"test": labels_dir / "test.conll"}
+    columns = columns or Columns(config.text_column, config.label_column, config.header, config.label_names)
     train = config.train if train is None else train
     if isinstance(train, str) and not train:
         raise UsageError("no rows to train on; set finetune.train to a file of labelled rows")
     validation = config.validation if validation is None else validation
-    test = dict(config.test) if test is None else test
 
     declared = config.labels
     if not declared and columns.label_names is not None:
@@ -85,13 +78,8 @@ def read_splits(
     if config.max_train_rows is not None and len(train_rows) > config.max_train_rows:
         chosen = np.sort(shuffled(len(train_rows), derive_seed("max_train_rows", seed))[: config.max_train_rows])
         train_rows = [train_rows[number] for number in chosen.tolist()]
-    test_rows = {name: _read_labelled(task, source, columns, labels) for name, source in test.items()}
+    test_rows = {name: _read_labelled(task, source, columns, labels) for name, source in (test or {}).items()}
     return Splits(train_rows, validation_rows, test_rows, labels)
-
-
-def columns_of(config: FinetuneConfig) -> Columns:
-    """The column mapping of a recipe."""
-    return Columns(config.text_column, config.label_column, config.header, config.label_names)
 
 
 def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bertsmith.config import ModelConfig, PretrainConfig, Recipe, recipe_toml
+from bertsmith.config import NOT_OF_THE_WEIGHTS, ModelConfig, PretrainConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.model.config import BertConfig
 from bertsmith.model.encoder import encoder_of
@@ -40,16 +40,8 @@ from bertsmith.training.sharding import full, is_sharded, shard
 from bertsmith.training.track import Track, read_metrics
 from bertsmith.training.view import clock_text
 
-_NOT_OF_THE_WEIGHTS = {
-    "compile",
-    "activation_checkpointing",
-    "checkpoint_every_seconds",
-    "keep_checkpoints",
-    "keep_best_checkpoint",
-    "log_every_steps",
-    "init",
-    "name",
-}
+_NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {"init", "name"}
+"""Keys of `PretrainConfig` that the trained weights do not depend on; the files of `init` are hashed instead."""
 
 
 @dataclass(frozen=True)
