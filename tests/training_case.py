@@ -16,9 +16,9 @@ from bertsmith.config import OptimizerConfig, ScheduleConfig
 from bertsmith.runtime import Runtime, derive_seed
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.distributed import Ranks
-from bertsmith.training.loop import Callback, LossSums, train
+from bertsmith.training.loop import train
 from bertsmith.training.optimizer import make_optimizer
-from bertsmith.training.plan import Due, Evaluation, Plan, TrainResult
+from bertsmith.training.plan import Callback, Due, Evaluation, LossSums, Plan, TrainResult
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.sizes import FitMicroBatch
 from bertsmith.training.track import Track, read_metrics

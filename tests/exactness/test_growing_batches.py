@@ -19,8 +19,7 @@ from bertsmith.errors import BertsmithError, Stopped
 from bertsmith.runtime import Runtime
 from bertsmith.training.batch_size import Growth, RampUp
 from bertsmith.training.distributed import Ranks
-from bertsmith.training.loop import LossSums
-from bertsmith.training.plan import Due, Plan
+from bertsmith.training.plan import Due, LossSums, Plan
 from bertsmith.training.track import read_metrics
 from ranks_case import ONE_THREAD, on_ranks
 from training_case import PLAN, TinyBatch, TinyModel, events, make_batch, run, with_every_checkpoint

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bertsmith.training.state import State, steps_in_budget
+from bertsmith.training.budget import steps_in_budget
+from bertsmith.training.state import State
 
 
 def _decide(step_seconds: list[float], **changes: Any) -> tuple[str, int, str] | None:

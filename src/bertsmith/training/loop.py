@@ -1,40 +1,43 @@
 """The training loop: the only one. Pre-training and fine-tuning hand it a step function, batches and an evaluation.
 
-One update, for micro-batches b of the global batch and objectives o:
-
-    loss = sum_o weight_o * (sum_b loss_sum_{o,b}) / (sum_b count_{o,b})
-
-The denominators are counted over the whole batch before the first forward pass, so that any split of the batch into
-micro-batches gives the same gradient. Dropout is seeded afresh for every micro-batch from (seed, step, micro-batch),
-batches are a function of the step, the learning rate is a function of progress: a checkpoint needs no generator state,
-and a resumed run equals one that never stopped bit for bit.
+Dropout is seeded from (seed, step, micro-batch), batches are a function of the step, the learning rate is a function of
+progress: a checkpoint needs no generator state, and a resumed run equals one that never stopped bit for bit. The
+gradient itself is in `accumulate`.
 """
 
 import contextlib
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bertsmith.errors import BertsmithError, Stopped, UsageError
-from bertsmith.runtime import Runtime, derive_seed, peak_memory_bytes
+from bertsmith.runtime import Runtime, peak_memory_bytes
+from bertsmith.training.accumulate import Accumulator, Gradient
+from bertsmith.training.budget import Measured, decide_total_steps
 from bertsmith.training.checkpoint import Checkpoint, open_checkpoint
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.clip import clip_gradients
 from bertsmith.training.determinism import deterministic
 from bertsmith.training.distributed import Ranks, alone, silent
 from bertsmith.training.freeze import train_account
-from bertsmith.training.gradients import gradient_norm, gradient_sum, gradients_of
+from bertsmith.training.gradients import gradient_norm, gradients_of
 from bertsmith.training.interrupts import Interrupted, Interrupts
-from bertsmith.training.loss_scale import grow, scale_of, shrink, unscale
-from bertsmith.training.noise_scale import first_share, rotated
-from bertsmith.training.plan import Due, Evaluation, Plan, TrainResult
+from bertsmith.training.loss_scale import grow, shrink, unscale
+from bertsmith.training.plan import (
+    EVALUATIONS_PER_RUN,
+    Callback,
+    Evaluate,
+    LossSums,
+    NextBatches,
+    Plan,
+    TrainResult,
+)
 from bertsmith.training.rollback import (
     by_number,
     loss_limit,
@@ -49,20 +52,10 @@ from bertsmith.training.saving import Saving
 from bertsmith.training.schedule import Schedule
 from bertsmith.training.sharding import is_sharded, whole
 from bertsmith.training.sizes import Decision, FitMicroBatch, decide_micro_batch, grow_batch, halve_micro_batch
-from bertsmith.training.state import State, Window, steps_in_budget
+from bertsmith.training.state import State, Window
 from bertsmith.training.track import Track
 
 RESUME = "run the same command again"
-_EVALUATIONS_PER_RUN = 10
-# Summed over ranks beside the objectives.
-_TOKENS, _SLOTS, _FLOPS, _BATCHES, _RIGHT = "#tokens", "#slots", "#flops", "#micro-batches", "#right "
-_FIRST_SHARE, _FIRST_NORM = "#first share", "#first norm"  # said by the first rank alone
-
-
-LossSums = Callable[[Any], Mapping[str, Tensor]]
-NextBatches = Callable[[Due], Sequence[Any]]
-Evaluate = Callable[[int], Evaluation]
-Callback = Callable[[int, Evaluation], None]
 
 
 def train(
@@ -142,8 +135,7 @@ class _Loop:
     def run(self, interrupts: Interrupts) -> TrainResult:
         self.interrupts = interrupts
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.step_seconds: list[float] = []  # of this process; what a budget is measured by
-        self.evaluation_seconds = 0.0
+        self.measured = Measured()
         self.state = State()
         self.before_trouble: State | None = None  # since the first of some updates that could not be applied
         resumed_from = self._resume()
@@ -152,7 +144,7 @@ class _Loop:
         self.saving = Saving(self.checkpoints, self.track, self.plan, self.model, self.optimizer, self.ranks)
         self.saving.saved(self.state.step)
         self.start_time = time.monotonic() - self.state.elapsed_seconds
-        self.gradient_sum = gradient_sum(self.model, self.parameters, self.ranks)
+        self.accumulator = Accumulator(self.model, self.parameters, self.loss_sums, self.plan, self.runtime, self.ranks)
         try:
             self._go()
         except Interrupted as interruption:
@@ -169,7 +161,7 @@ class _Loop:
                 self._stop("error", str(error))
             raise
         finally:
-            self.gradient_sum.close()
+            self.accumulator.close()
         if self.plan.is_last_phase:
             self._stop("done", "")
         return self._result(resumed_from)
@@ -273,130 +265,69 @@ class _Loop:
 
     def _update(self) -> bool:
         """One update of the weights; nothing has changed if a signal ends it early. True if memory did not suffice."""
-        state, started, has_halved = self.state, time.monotonic(), False
+        state, started = self.state, time.monotonic()
         if (decision := grow_batch(state, self.plan)) is not None:
             self._tell(decision)
         with self._droppable():
-            while (gradient := self._gradient()) is None:
-                self.optimizer.zero_grad()
-                torch.cuda.empty_cache()
-                self._tell(halve_micro_batch(state))
-                has_halved = True
+            gradient, waited_seconds, has_halved = self._gradient()
         self.log_place = self.track.place()
         for entry in state.left_out:
             if entry["from_step"] == state.step:
                 self.track.event("rollback", state.step, entry)
-        norm, totals = None, gradient.totals
-        if totals[_SLOTS]:
-            norm = self._apply(gradient.losses, gradient.scale)
+        norm = None
+        if gradient.slots:
+            norm = self._apply(gradient)
         else:  # all of its examples are left out
             state.skipped_updates += 1
         if state.skipped_in_a_row >= self.plan.rollback_after:
             self._roll_back()
             return False
         if norm is not None:
-            state.window.add_right(gradient.right, totals)
+            state.window.add_right(gradient.right, gradient.counts)
             if gradient.first_share:
                 first = {"first_share": gradient.first_share, "first_norm": gradient.first_norm}
                 state.noise.add_parts(**first, batch_size=state.batch_size, norm=norm)
         seconds = time.monotonic() - started
-        self.step_seconds.append(seconds)
+        self.measured.step_seconds.append(seconds)
         state.step += 1
-        state.tokens += totals[_TOKENS]
+        state.tokens += gradient.tokens
         state.window.add_step(
-            tokens=totals[_TOKENS],
-            slots=totals[_SLOTS],
-            flops=totals[_FLOPS],
+            tokens=gradient.tokens,
+            slots=gradient.slots,
+            flops=gradient.flops,
             seconds=seconds,
-            waited_seconds=gradient.waited_seconds,
+            waited_seconds=waited_seconds,
         )
         state.window.add_truncation(gradient.batches)
         return has_halved
 
-    def _gradient(self) -> "_Gradient | None":
-        """That of the next update, over all ranks; None where a GPU's memory did not suffice for it."""
-        started = time.monotonic()
-        batches = without_left_out(self.next_batches(self.state.due()), self.state)
-        waited_seconds = time.monotonic() - started
-        totals = self.ranks.totals(_totals(batches, self.plan.flops))
-        if is_sharded(self.model) and totals[_BATCHES] != self.ranks.size * len(batches):
-            has = f"this one has {len(batches)} of {totals[_BATCHES]} in step {self.state.step + 1:,}"
-            raise UsageError(
-                f"runtime.parallel = 'fsdp' needs as many micro-batches on each process, but {has}; "
-                "give sizes that the number of processes divides, or use 'ddp'"
-            )
-        try:
-            return self._sum_gradients(batches, totals, waited_seconds)
-        except torch.OutOfMemoryError as error:
-            if not self.ranks.is_alone:  # the others are in the midst of their own
-                raise BertsmithError(
-                    f"step {self.state.step + 1:,} does not fit into the GPU's memory ({error}); "
-                    f"set a micro_batch_size below {self.state.due().micro_batch_size}, and it goes on from the newest "
-                    "checkpoint"
-                ) from error
-            return None
+    def _gradient(self) -> tuple[Gradient, float, bool]:
+        """That of the next update; seconds waited for its examples; whether a GPU's memory did not suffice at first."""
+        waited_seconds, has_halved = 0.0, False
+        while True:
+            started = time.monotonic()
+            batches = without_left_out(self.next_batches(self.state.due()), self.state)
+            waited_seconds += time.monotonic() - started
+            gradient = self.accumulator.gradient(batches, self.state, self.interrupts)
+            if gradient is not None:
+                return gradient, waited_seconds, has_halved
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            self._tell(halve_micro_batch(self.state))
+            has_halved = True
 
-    def _sum_gradients(self, batches: Sequence[Any], totals: Mapping[str, int], waited_seconds: float) -> "_Gradient":
-        """Of all micro-batches and ranks, in the parameters' `grad`."""
-        losses: dict[str, Tensor] = {}
-        right: dict[str, Tensor] = {}
-        scale = scale_of(self.state, self.runtime.dtype)
-        first_norm: Tensor | None = None  # read at the end, so that a GPU need not be waited for
-        order = rotated(len(batches), self.state.step)
-        share_of_first = self._first_share([batches[number].counts for number in order], totals)
-        for done, number in enumerate(order, start=1):
-            sums = self._backward(batches[number], totals, number, scale, last=done == len(batches))
-            for name, value in sums.items():
-                losses[name] = losses.get(name, 0) + value.detach() / max(totals[name], 1)
-            for name, count in getattr(sums, "right", {}).items():
-                right[name] = right.get(name, 0) + count
-            if done == 1 and share_of_first is not None:
-                first_norm = torch.nn.utils.get_total_norm(gradients_of(self.parameters))
-            if self.interrupts.pending and self.ranks.is_alone and done < len(batches):
-                self.interrupts.check()
-        self.gradient_sum.finish()  # before anything else is exchanged, since some ranks have begun to already
-        answers = {_RIGHT + name: int(count) for name, count in right.items()}
-        own: dict[str, float] = {name: value.item() for name, value in losses.items()} | answers
-        if share_of_first is not None and first_norm is not None:
-            own |= {_FIRST_SHARE: share_of_first, _FIRST_NORM: first_norm.item() / scale}
-        values = self.ranks.totals(own)
-        found = {name: int(values.pop(name)) for name in list(values) if name.startswith(_RIGHT)}
-        found = {name.removeprefix(_RIGHT): count for name, count in found.items()}
-        first = [values.pop(name, 0.0) for name in (_FIRST_SHARE, _FIRST_NORM)]
-        return _Gradient(batches, totals, values, found, waited_seconds, scale, *first)
-
-    def _first_share(self, counts: Sequence[Mapping[str, int]], totals: Mapping[str, int]) -> float | None:
-        """What share of the batch this rank's first micro-batch is; None where that is of no use."""
-        if not self.ranks.is_first or is_sharded(self.model):  # of a sharded model, a part of a batch has no gradient
-            return None
-        return first_share(counts, totals)
-
-    def _backward(
-        self, batch: Any, totals: Mapping[str, int], number: int, scale: float, *, last: bool
-    ) -> Mapping[str, Tensor]:
-        """Add a micro-batch's part to the gradients; its loss sums."""
-        torch.manual_seed(derive_seed("dropout", self.plan.seed, self.state.step, number, self.runtime.rank))
-        with self.runtime.autocast():
-            sums = self.loss_sums(batch.to(self.runtime.device))
-        shares = [self._weight(name) * (value / max(totals[name], 1)) for name, value in sums.items()]
-        self.gradient_sum.begin(last=last)
-        loss = torch.stack(shares).sum()
-        if loss.requires_grad:  # not where all that this objective reads is frozen
-            torch.autograd.backward(loss * scale if scale != 1.0 else loss)
-        return sums
-
-    def _apply(self, losses: Mapping[str, float], scale: float) -> float | None:
+    def _apply(self, gradient: Gradient) -> float | None:
         """Clip and take the step, unless loss or gradient is not as it should be; the norm before clipping where it was
         taken.
         """
-        state, window = self.state, self.state.window
-        self.learning_rate = self._learning_rate()
+        state, window, losses = self.state, self.state.window, gradient.losses
+        self.learning_rate = self.plan.learning_rate * self.schedule(state.progress)
         gradients = gradients_of(self.parameters)
         if not gradients:
             raise UsageError("nothing that trains has a part in the loss; freeze less, or add an objective")
-        unscale(gradients, scale)
+        unscale(gradients, gradient.scale)
         norm = gradient_norm(gradients, self.model, self.ranks)
-        loss = sum(self._weight(name) * value for name, value in losses.items())
+        loss = self.accumulator.loss(losses)
         wrong = problem(losses, norm=norm, loss=loss, limit=loss_limit(self.plan, state))
         if wrong is None:
             plan = self.plan
@@ -474,70 +405,33 @@ class _Loop:
     def _spoilers(self, first_step: int, last_step: int) -> list[str]:
         """Names of the examples, of all ranks, that spoil these updates with the weights as they are."""
         found: list[str] = []
-        state = self.state
-        limit = loss_limit(self.plan, state)
+        limit = loss_limit(self.plan, self.state)
         with self._droppable():
             for step in range(first_step, last_step + 1):
-                self.state = replace(state, step=step)
-                batches = without_left_out(self.next_batches(self.state.due()), self.state)
-                found += spoilers(batches, lambda batch: self._is_spoiled(batch, limit))
-        self.state = state
+                state = replace(self.state, step=step)
+                batches = without_left_out(self.next_batches(state.due()), state)
+                found += spoilers(batches, partial(self.accumulator.is_spoiled, state=state, limit=limit))
         return sorted({name for names in self.ranks.gather(found) for name in names}, key=by_number)
-
-    def _is_spoiled(self, batch: Any, limit: float) -> bool:
-        """True where loss or gradient of a micro-batch alone is not as it should be. The gradients are dropped."""
-        scale = scale_of(self.state, self.runtime.dtype)
-        sums = self._backward(batch, batch.counts, 0, scale, last=False)
-        losses = {name: float(value.detach()) / max(batch.counts[name], 1) for name, value in sums.items()}
-        gradients = gradients_of(self.parameters)
-        unscale(gradients, scale)
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        self.optimizer.zero_grad()
-        loss = sum(self._weight(name) * value for name, value in losses.items())
-        return problem(losses, norm=norm, loss=loss, limit=limit) is not None
-
-    def _learning_rate(self) -> float:
-        return self.plan.learning_rate * self.schedule(self.state.progress)
-
-    def _weight(self, name: str) -> float:
-        return self.plan.weights.get(name, 1.0)
 
     def _tell(self, decision: Decision) -> None:
         self.track.say(decision.line)
         self.track.event("decision", self.state.step, decision._asdict())
 
     def _decide_total_steps(self) -> bool:
-        """Turn the budget into a number of steps once enough of them are measured; True when something was decided now,
-        which is saved at once: a run that goes back must find it.
-        """
-        assert self.plan.budget_seconds is not None, "without one the total is known"
-        planned = None if self.plan.total_steps is None else self.state.first_step + self.plan.total_steps
-        if self.state.step == planned:
-            self.state.total_steps = self.state.step
-            return False
-        spent_seconds = self._elapsed() - self.state.first_elapsed_seconds
-        decision = steps_in_budget(
-            budget_seconds=self.plan.budget_seconds - spent_seconds,
-            spent_seconds=spent_seconds,
-            step_seconds=self.step_seconds,
-            evaluation_seconds=self.evaluation_seconds,
-            evaluate_every=self.plan.evaluate_every,
+        """True when something was decided now, which is saved at once: a run that goes back must find it."""
+        decision = decide_total_steps(
+            self.state,
+            self.plan,
+            self.measured,
+            elapsed_seconds=self._elapsed(),
             checkpoint_bytes=3 * sum(p.nbytes for p in self.parameters),
-            checkpoint_every_seconds=self.plan.checkpoint_every_seconds,
+            ranks=self.ranks,
         )
-        decision = self.ranks.from_first(decision)
         if decision is None:
             return False
-        name, steps, because = decision
-        value = min(self.state.step + steps, planned or sys.maxsize)
-        if name == "provisional_total_steps":
-            if self.state.provisional_total_steps not in (None, planned):
-                return False  # read back from a checkpoint
-            self.state.provisional_total_steps = value
-        else:
-            self.state.total_steps, self.state.budget_total_steps = value, self.state.step + steps
-            self.track.say(f"steps      {value:,}: {because}")
-        self.track.event("decision", self.state.step, {"name": name, "value": value, "because": because})
+        if decision.name == "total_steps":  # a provisional one is not worth a line
+            self.track.say(f"steps      {decision.value:,}: {decision.because}")
+        self.track.event("decision", self.state.step, decision._asdict())
         return True
 
     def _evaluation_is_due(self) -> bool:
@@ -549,7 +443,7 @@ class _Loop:
         if every is None:
             if state.total_steps is None:
                 return False
-            every = max(1, math.ceil((state.total_steps - state.first_step) / _EVALUATIONS_PER_RUN))
+            every = max(1, math.ceil((state.total_steps - state.first_step) / EVALUATIONS_PER_RUN))
         return state.phase_step % every == 0 or state.is_finished
 
     def _evaluate(self) -> bool:
@@ -562,13 +456,13 @@ class _Loop:
                 evaluation = self.evaluate(state.step)
         finally:
             self.model.train()
-        self.evaluation_seconds = time.monotonic() - started
+        self.measured.evaluation_seconds = time.monotonic() - started
         value = self.ranks.from_first(evaluation.value)
         best = state.best_value is None or value > state.best_value
         evaluation = replace(
             evaluation,
             training_loss=state.training_loss_sum / state.training_updates if state.training_updates else None,
-            seconds=self.evaluation_seconds,
+            seconds=self.measured.evaluation_seconds,
             best=best,
         )
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
@@ -637,33 +531,3 @@ class _Loop:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.start_time
-
-
-@dataclass(frozen=True)
-class _Gradient:
-    """What is known of a gradient beside the gradient itself, over all ranks."""
-
-    batches: Sequence[Any]
-    """Of this rank."""
-    totals: Mapping[str, int]
-    losses: Mapping[str, float]
-    right: Mapping[str, int]
-    waited_seconds: float
-    scale: float
-    """By which the loss was multiplied."""
-    first_share: float
-    """Share of the batch that the first rank's first micro-batch was; 0 where that was not measured."""
-    first_norm: float
-    """Norm of what that micro-batch added."""
-
-
-def _totals(batches: Sequence[Any], flops: Callable[[Any], float] | None) -> dict[str, int]:
-    """Items of each objective, tokens, slots for tokens, FLOPs, and micro-batches."""
-    totals = {_TOKENS: 0, _SLOTS: 0, _FLOPS: 0, _BATCHES: len(batches)}
-    for batch in batches:
-        totals[_TOKENS] += batch.num_tokens
-        totals[_SLOTS] += batch.input_ids.numel() if hasattr(batch, "input_ids") else batch.num_tokens
-        totals[_FLOPS] += 0 if flops is None else round(flops(batch))
-        for name, count in batch.counts.items():
-            totals[name] = totals.get(name, 0) + count
-    return totals

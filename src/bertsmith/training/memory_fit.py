@@ -17,7 +17,7 @@ not compiled, since each size would be compiled for itself; compiled code needs 
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from bertsmith.errors import BertsmithError
 from bertsmith.runtime import Runtime
 from bertsmith.training.batch_size import equal_parts
 from bertsmith.training.memory_limit import MemoryLimit, can_measure_peak, forget_peak, memory_limits, peak_since
+from bertsmith.training.plan import LossSums
 
 _RESERVE_BYTES = 256 << 20
 _RESERVE_SHARE = 0.1
@@ -37,8 +38,6 @@ _TIMED_STEPS = 2
 _CLEARLY_FASTER = 0.95
 _FLOATS_OF_OPTIMIZER = 2  # a parameter, as of AdamW: two running means
 _COPIES_WHILE_SAVING = 1 + _FLOATS_OF_OPTIMIZER  # a checkpoint is written beside training, from copies in memory
-
-LossSums = Callable[[Any], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)

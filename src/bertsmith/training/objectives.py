@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from bertsmith.examples.assemble import PretrainBatch
 from bertsmith.model.language import LanguageModel, MaskedStates
 from bertsmith.training.labelled import OBJECTIVE, LabelledText
-from bertsmith.training.loop import LossSums
 from bertsmith.training.losses import IGNORED, masked_token_sums, next_sentence_loss_sum, next_sentence_right
-from bertsmith.training.plan import Sums
+from bertsmith.training.plan import LossSums, Sums
 
 
 def loss_sums_of(model: LanguageModel, forward: Callable[..., MaskedStates], *, skips_mask: bool) -> LossSums:

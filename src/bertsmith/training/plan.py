@@ -11,6 +11,9 @@ from torch import Tensor
 from bertsmith.runtime import Runtime
 from bertsmith.training.batch_size import Growth, RampUp
 
+EVALUATIONS_PER_RUN = 10
+"""Where nobody says how often."""
+
 
 class Batch(Protocol):
     """What the loop asks of a micro-batch.
@@ -205,3 +208,9 @@ class TrainResult:
     best_step: int | None
     best_value: float | None
     resumed_from: int | None
+
+
+LossSums = Callable[[Any], Mapping[str, Tensor]]
+NextBatches = Callable[[Due], Sequence[Any]]
+Evaluate = Callable[[int], Evaluation]
+Callback = Callable[[int, Evaluation], None]

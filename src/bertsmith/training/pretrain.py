@@ -26,13 +26,13 @@ from bertsmith.training.compiling import COMPILED, compiled
 from bertsmith.training.distributed import Ranks, alone
 from bertsmith.training.freeze import freeze
 from bertsmith.training.labelled import LabelledText, WithClassifier
-from bertsmith.training.loop import Callback, LossSums, train
+from bertsmith.training.loop import train
 from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.memory_fit import MicroBatchFit
 from bertsmith.training.objectives import loss_sums_of, with_labels
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.phases import Phase, phases_of
-from bertsmith.training.plan import Due
+from bertsmith.training.plan import Callback, Due, LossSums
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.shape import config_of, head_of, objectives_of

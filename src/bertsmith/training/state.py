@@ -1,7 +1,6 @@
-"""What the loop remembers between updates, all of it in every checkpoint, and how a budget becomes a step count."""
+"""What the loop remembers between updates, all of it in every checkpoint."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -10,13 +9,7 @@ from bertsmith.training.batch_size import place_of
 from bertsmith.training.noise_scale import NoiseScale
 from bertsmith.training.plan import Due, Plan
 
-_WARMUP_STEPS = 3  # not measured: compilation, caches, first allocations
-_PROVISIONAL_STEPS = 5
-_MEASURED_STEPS = 50
-_SHARE_FOR_MEASURING = 0.2
 _STEPS_BEFORE_AN_ESTIMATE = 10_000
-_DISK_BYTES_PER_SECOND = 200e6
-_EVALUATIONS_PER_RUN = 10
 
 
 @dataclass
@@ -234,42 +227,3 @@ class State:
     def from_json(value: Mapping[str, Any]) -> "State":
         window, noise = Window(**value["window"]), NoiseScale(**value["noise"])
         return State(**{**value, "window": window, "noise": noise})
-
-
-def steps_in_budget(
-    *,
-    budget_seconds: float,
-    spent_seconds: float,
-    step_seconds: Sequence[float],
-    evaluation_seconds: float,
-    evaluate_every: int | None,
-    checkpoint_bytes: int,
-    checkpoint_every_seconds: float,
-) -> tuple[str, int, str] | None:
-    """How many more steps fit into what is left of a budget: (name of the decision, steps, reason), or None yet.
-
-    The first steps are not measured; after a few more there is a provisional count, which only the learning rate's
-    warm-up goes by; after 50 (or a fifth of the budget, if that is less) the count is final. Time for evaluations and
-    checkpoints to come is set aside.
-    """
-    measured = step_seconds[_WARMUP_STEPS:] or step_seconds[-1:]
-    enough = len(measured) >= _MEASURED_STEPS and len(step_seconds) > _WARMUP_STEPS
-    short = spent_seconds >= _SHARE_FOR_MEASURING * (spent_seconds + budget_seconds)
-    final = enough or short
-    if not final and len(step_seconds) != _WARMUP_STEPS + _PROVISIONAL_STEPS:
-        return None
-    seconds_per_step = statistics.fmean(measured)
-    checkpoint_seconds = checkpoint_bytes / _DISK_BYTES_PER_SECOND
-    left_seconds = (budget_seconds - checkpoint_seconds) / (1 + checkpoint_seconds / checkpoint_every_seconds)
-    if evaluate_every is None:
-        left_seconds -= _EVALUATIONS_PER_RUN * evaluation_seconds
-        seconds_with_evaluation = seconds_per_step
-    else:
-        left_seconds -= evaluation_seconds
-        seconds_with_evaluation = seconds_per_step + evaluation_seconds / evaluate_every
-    steps = max(int(left_seconds / seconds_with_evaluation), 1)
-    because = (
-        f"{len(measured)} measured steps took {seconds_per_step:.4f} s each, an evaluation {evaluation_seconds:.2f} s; "
-        f"{budget_seconds:.1f} s of the budget were left"
-    )
-    return "total_steps" if final else "provisional_total_steps", steps, because
