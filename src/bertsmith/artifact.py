@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,19 @@ def is_current(path: Path, *, kind: str, config: Mapping[str, Any], inputs: Mapp
     except ArtifactError:
         return False
     return canonical(artifact.config) == canonical(config) and dict(artifact.inputs) == dict(inputs)
+
+
+def file_digests(path: Path) -> dict[str, str]:
+    """sha256 of each file of a finished artifact by its name, as its manifest has them."""
+    files = json.loads((path / "manifest.json").read_bytes())["files"]
+    return {name: file["sha256"] for name, file in files.items()}
+
+
+def forget_other_pieces(work: Path, wanted: Collection[str]) -> None:
+    """Remove what other settings left among the pieces of a stage."""
+    for left in work.iterdir() if work.is_dir() else ():
+        if left.name not in wanted:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def canonical(value: object) -> str:

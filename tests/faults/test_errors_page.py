@@ -151,6 +151,8 @@ SECTIONS: dict[str, list[Case]] = {
         finetune("a metric of another task", "metric=f1", code=2),
         finetune("more tokens than the model has positions", "max_length=64", code=2),
         case("a recipe without that section", "pretrain", "mine.toml", code=2),
+        case("an address of a cluster, but no cluster", "run", "text.toml", "--set", "runtime.ray_address=10.0.0.1:6379",
+             code=2),
         case("texts and a file at once", "predict", "tickets", "the day", "--file", "tickets.csv", code=2),
         case("nothing to fill in", "fill-mask", "base", "the day was", code=2),
     ],

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bertsmith.config import CorpusConfig, Source, TokenizerConfig
-from bertsmith.corpus.build import build_corpus, corpus_parts
+from bertsmith.corpus.build import build_corpus
 from bertsmith.tokenizer.encode import Tokenizer
-from bertsmith.tokenizer.report import VocabularyReport, report_on_parts
+from bertsmith.tokenizer.report import VocabularyReport, report_on_corpus
 from bertsmith.tokenizer.train import train_tokenizer
 
 pytestmark = pytest.mark.data
@@ -25,7 +25,7 @@ def corpus(request: pytest.FixtureRequest, shared_data: Path, tmp_path_factory: 
 
 
 def look(tokenizer: Tokenizer, corpus: Path) -> VocabularyReport:
-    return report_on_parts(tokenizer, corpus_parts(corpus), "validation")
+    return report_on_corpus(tokenizer, corpus, "validation")
 
 
 @pytest.mark.parametrize("lowercase", [True, False], ids=["uncased", "cased"])

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bertsmith.cli import app
-from bertsmith.corpus.build import build_corpus, corpus_parts, read_documents
+from bertsmith.corpus.build import build_corpus, read_documents
 from bertsmith.engine import Engine
 from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer, make_backend
-from bertsmith.tokenizer.report import report_on_parts, report_on_texts, unknown_warning
+from bertsmith.tokenizer.report import report_on_corpus, report_on_texts, unknown_warning
 from examples_case import corpus_config, made_up_text
 
 TOKENS = (*SPECIAL_TOKENS, "low", "##er", "##est", "new", "天", ".", "n", "##e", "##w")
@@ -43,7 +43,7 @@ def test_pieces_are_those_of_encoding(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         sentences = [sentence for document in read_documents(corpus, split) for sentence in document.sentences]
         ids = tokenizer.encode_flat(sentences)[0]
-        report = report_on_parts(tokenizer, corpus_parts(corpus), split, engine=Engine(1))
+        report = report_on_corpus(tokenizer, corpus, split, engine=Engine(1))
         assert report.pieces == len(ids)
         assert report.unknown == int((ids == tokenizer.unk_id).sum())
         assert report.unknown

@@ -25,7 +25,7 @@ from bertsmith.commands.options import (
     run_recipe,
 )
 from bertsmith.config import Source
-from bertsmith.corpus.build import KIND, corpus_parts
+from bertsmith.corpus.build import KIND
 from bertsmith.corpus.look import corpus_dir
 from bertsmith.corpus.sources import KIND_BY_SUFFIX, plan_chunks, read_chunk
 from bertsmith.engine import Engine
@@ -159,7 +159,7 @@ def _count(
     else:
         assert corpus is not None
         folder = open_artifact(corpus_dir(corpus), KIND, verify=False).path
-        counts = count_corpus(corpus_parts(folder), split, splitter, engine=engine)
+        counts = count_corpus(folder, split, splitter, engine=engine)
     if not counts.total:
         where, hint = (", ".join(files), "give a text") if files else (corpus, f"--split takes others than {split!r}")
         raise DataError(f"holds no words; {hint}", path=where)

@@ -17,7 +17,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import xxhash
 
-from bertsmith.artifact import Artifact, Piece, kept_pieces, make_piece, open_artifact, write_artifact
+from bertsmith.artifact import (
+    Artifact,
+    Piece,
+    forget_other_pieces,
+    kept_pieces,
+    make_piece,
+    open_artifact,
+    write_artifact,
+)
 from bertsmith.config import CorpusConfig
 from bertsmith.corpus.boilerplate import common_lines
 from bertsmith.corpus.document import Document
@@ -66,7 +74,8 @@ def build_corpus(
     with kept_pieces(out) as work:
         tasks = _prepare_tasks(config, inputs, work, engine, keep_rejects=rejects is not None)
         tasks = _without_boilerplate(tasks, work, engine)
-        _forget_other_pieces(work, tasks)
+        wanted = {name for task in tasks for name in (task.key, task.lines_key)}
+        forget_other_pieces(work, wanted | {task.boilerplate.name for task in tasks if task.boilerplate is not None})
         with write_artifact(
             out, kind=KIND, config=config.model_dump(mode="json"), inputs=inputs, environment=environment
         ) as draft:
@@ -139,15 +148,6 @@ def _without_boilerplate(tasks: Sequence[PrepareTask], work: Path, engine: Engin
     digest = xxhash.xxh3_128_hexdigest(found.tobytes())
     lines = make_piece(work, f"boilerplate-{digest}", lambda folder: save_boilerplate(folder, found))
     return [replace(task, boilerplate=lines.path) for task in tasks]
-
-
-def _forget_other_pieces(work: Path, tasks: Sequence[PrepareTask]) -> None:
-    """Remove what other settings left."""
-    wanted = {name for task in tasks for name in (task.key, task.lines_key)}
-    wanted |= {task.boilerplate.name for task in tasks if task.boilerplate is not None}
-    for left in work.iterdir() if work.is_dir() else ():
-        if left.name not in wanted:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _prepare(

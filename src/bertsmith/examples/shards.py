@@ -6,7 +6,6 @@ drawn anew each epoch (see `pairs`, `mask` and `order`).
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -23,7 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from bertsmith.artifact import Artifact, Piece, canonical, kept_pieces, make_piece, open_artifact, write_artifact
+from bertsmith.artifact import (
+    Artifact,
+    Piece,
+    canonical,
+    file_digests,
+    forget_other_pieces,
+    kept_pieces,
+    make_piece,
+    open_artifact,
+    write_artifact,
+)
 from bertsmith.config import ExamplesConfig
 from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import IN_THIS_PROCESS, Engine
@@ -102,16 +111,13 @@ def _tasks(
     config: ExamplesConfig, corpus: Path, tokenizer: Path, work: Path, seed: int, tokenizer_digest: str
 ) -> list[_Part]:
     """A task for each part of the corpus, in its order; what other settings left in `work` goes."""
-    files = json.loads((corpus / "manifest.json").read_bytes())["files"]
+    digests = file_digests(corpus)
     tasks = []
     for path in corpus_parts(corpus):
-        depends_on = [files[path.name]["sha256"], tokenizer_digest, config.model_dump(mode="json"), seed]
+        depends_on = [digests[path.name], tokenizer_digest, config.model_dump(mode="json"), seed]
         key = hashlib.sha256(canonical(depends_on).encode()).hexdigest()[:32]
         tasks.append(_Part(path, work, key, tokenizer, tokenizer_digest, config, seed))
-    keys = {task.key for task in tasks}
-    for left in work.iterdir() if work.is_dir() else ():
-        if left.name not in keys:
-            shutil.rmtree(left, ignore_errors=True)
+    forget_other_pieces(work, {task.key for task in tasks})
     return tasks
 
 

@@ -6,25 +6,31 @@ This happens after fixed steps, within a part and between parts, so it depends o
 processes counted. Characters and the total are counted before anything is dropped.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tokenizers
+import xxhash
 from tokenizers import models, normalizers, pre_tokenizers
 
+from bertsmith.artifact import Piece, canonical, file_digests, forget_other_pieces, make_piece
+from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import Engine
 from bertsmith.tokenizer.encode import LONGEST_WORD, make_backend
 
 MOST_WORDS = 1_000_000
 """Different words kept at most; at some 120 bytes each."""
 _CHUNKS_AT_ONCE = 200_000
+_COUNTS = "counts.json"
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _NOT_HAN = re.compile("[^\u3400-\u4dbf\u4e00-\u9fff]+")
 # Spaces to Python, control characters to BERT, which drops them: "a\x0bb" is one word.
@@ -55,6 +61,16 @@ class WordCounts:
         """Share of words that are single Chinese characters."""
         return self.han_words / self.total if self.total else 0.0
 
+    @classmethod
+    def load(cls, path: Path) -> "WordCounts":
+        """What `save` wrote."""
+        kept: dict[str, Any] = json.loads(path.read_bytes())
+        return cls(**kept | {name: Counter(kept[name]) for name in ("words", "characters")})
+
+    def save(self, path: Path) -> None:
+        """As JSON, whose strings hold a lone surrogate too."""
+        path.write_text(json.dumps(vars(self)), encoding="ascii")
+
     def add(self, other: "WordCounts", *, most_words: int = MOST_WORDS) -> None:
         self.words.update(other.words)
         self.characters.update(other.characters)
@@ -74,14 +90,29 @@ class WordCounts:
 
 
 def count_corpus(
-    parts: Sequence[Path], split: str, splitter: tokenizers.Tokenizer, *, engine: Engine, most_words: int = MOST_WORDS
+    corpus: Path,
+    split: str,
+    splitter: tokenizers.Tokenizer,
+    *,
+    engine: Engine,
+    most_words: int = MOST_WORDS,
+    work: Path | None = None,
 ) -> WordCounts:
-    """Words of the documents of one split in parts of a corpus. Memory: a part's words for each process, and
-    `most_words` words.
+    """Words of a corpus's documents of one split. Memory: a part's words for each process, and `most_words` words.
+
+    work: keep the counts of each part here as a piece, so that counting that was stopped goes on.
     """
+    parts = corpus_parts(corpus)
     counts = WordCounts()
-    for found in engine.map(partial(_count_part, split, splitter, most_words), parts):
-        counts.add(found, most_words=most_words)
+    if work is None:
+        for found in engine.map(partial(_count_part, split, splitter, most_words), parts):
+            counts.add(found, most_words=most_words)
+        return counts
+    digests, settings = file_digests(corpus), [split, splitter.to_str(), most_words]
+    tasks = [(part, xxhash.xxh3_128_hexdigest(canonical([digests[part.name], *settings]).encode())) for part in parts]
+    forget_other_pieces(work, {key for _, key in tasks})
+    for piece in engine.map(partial(_count_piece, split, splitter, most_words, work), tasks):
+        counts.add(WordCounts.load(piece.path / _COUNTS), most_words=most_words)
     return counts
 
 
@@ -144,6 +175,19 @@ def read_sentences(part: Path, split: str) -> Iterator[str]:
 
 def _count_part(split: str, splitter: tokenizers.Tokenizer, most_words: int, part: Path) -> WordCounts:
     return count_words(read_sentences(part, split), splitter, most_words=most_words)
+
+
+def _count_piece(
+    split: str, splitter: tokenizers.Tokenizer, most_words: int, work: Path, task: tuple[Path, str]
+) -> Piece:
+    part, key = task
+
+    def count(folder: Path) -> dict[str, int]:
+        counts = _count_part(split, splitter, most_words, part)
+        counts.save(folder / _COUNTS)
+        return {"words": counts.total}
+
+    return make_piece(work, key, count)
 
 
 def _is_standard(splitter: tokenizers.Tokenizer) -> bool:

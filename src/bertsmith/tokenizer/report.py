@@ -1,7 +1,7 @@
 """How well a vocabulary fits a text: into how many pieces it parts the words, and what it does not know."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,11 @@ def report_on_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> VocabularyRep
     return report_on_words(tokenizer, count_words(texts, splitter_of(tokenizer.backend)))
 
 
-def report_on_parts(
-    tokenizer: Tokenizer,
-    parts: Sequence[Path],
-    split: str,
-    *,
-    engine: Engine = IN_THIS_PROCESS,
+def report_on_corpus(
+    tokenizer: Tokenizer, corpus: Path, split: str, *, engine: Engine = IN_THIS_PROCESS
 ) -> VocabularyReport:
-    """Report on the documents of one split in parts of a corpus."""
-    return report_on_words(tokenizer, count_corpus(parts, split, splitter_of(tokenizer.backend), engine=engine))
+    """Report on the documents of one split of a corpus."""
+    return report_on_words(tokenizer, count_corpus(corpus, split, splitter_of(tokenizer.backend), engine=engine))
 
 
 def report_on_words(tokenizer: Tokenizer, counts: WordCounts) -> VocabularyReport:

@@ -8,6 +8,7 @@ fixed order:
 """
 
 import logging
+import shutil
 import string
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 from tokenizers import models
 
-from bertsmith.artifact import Artifact, file_sha256, open_artifact, write_artifact
+from bertsmith.artifact import Artifact, file_sha256, kept_pieces, open_artifact, write_artifact
 from bertsmith.config import TokenizerConfig
 from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import IN_THIS_PROCESS, Engine
@@ -59,16 +60,18 @@ def train_tokenizer(
 ) -> Artifact:
     """Train on the corpus's training documents (or copy the tokenizer `config.path` names) and write the artifact.
 
-    A vocabulary that knows too few of the corpus's words is called out in the log.
-    Raises `RecipeError` when `vocab_size` has no room for the characters, `DataError` when there is no text.
+    A vocabulary that knows too few of the corpus's words is called out in the log. Begun again after a stop,
+    counting goes on with the next part. Raises `RecipeError` when `vocab_size` has no room for the characters,
+    `DataError` when there is no text.
     """
-    with write_artifact(
+    artifact = write_artifact(
         out,
         kind=KIND,
         config=config.model_dump(mode="json"),
         inputs=tokenizer_inputs(config, corpus),
         environment=environment,
-    ) as draft:
+    )
+    with kept_pieces(out) as work, artifact as draft:
         if config.path is not None:
             tokenizer = Tokenizer.load(config.path)
             draft.counts["vocab_size"] = tokenizer.vocab_size
@@ -76,10 +79,10 @@ def train_tokenizer(
             draft.run["unknown_share"] = _unknown_in_sample(tokenizer, corpus)
             warning = unknown_warning(draft.run["unknown_share"], config.path)
         else:
-            found = count_corpus(
-                corpus_parts(corpus), "train", bert_splitter(lowercase=config.lowercase), engine=engine
-            )
+            splitter = bert_splitter(lowercase=config.lowercase)
+            found = count_corpus(corpus, "train", splitter, engine=engine, work=work)
             if not found.total:
+                shutil.rmtree(work, ignore_errors=True)
                 raise DataError("the corpus has no training text to learn a vocabulary from", path=corpus)
             vocabulary, counts = learn_vocabulary(found, config)
             draft.counts.update(counts)
