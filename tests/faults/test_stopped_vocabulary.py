@@ -42,11 +42,25 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def train(corpus: Path, out: Path, vocab_size: int = 300) -> dict[str, bytes]:
+def train(corpus: Path, out: Path, **settings: Any) -> dict[str, bytes]:
     """The files of the artifact but run.json, which tells the time."""
-    train_tokenizer(TokenizerConfig(vocab_size=vocab_size), corpus, out, environment={})
+    train_tokenizer(TokenizerConfig(**{"vocab_size": 300, **settings}), corpus, out, environment={})
     assert not list(out.parent.glob(f".{out.name}*")), "something is left behind"
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name != "run.json"}
+
+
+def stop_at_the_third_part(corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, counted: list[str]) -> None:
+    words = count.count_words
+
+    def stop(*arguments: Any, **more: Any) -> Any:
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        return words(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(count, "count_words", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(corpus, out)
 
 
 def test_stopped_after_some_parts_it_goes_on(
@@ -55,34 +69,22 @@ def test_stopped_after_some_parts_it_goes_on(
     expected = train(corpus, tmp_path / "straight")
     assert len(counted) == PARTS
     counted.clear()
-    words = count.count_words
-
-    def stop_at_third(*arguments: Any, **more: Any) -> Any:
-        if len(counted) == 3:
-            raise KeyboardInterrupt
-        return words(*arguments, **more)
-
-    monkeypatch.setattr(count, "count_words", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
-        train(corpus, tmp_path / "out")
-    monkeypatch.setattr(count, "count_words", words)
+    stop_at_the_third_part(corpus, tmp_path / "out", monkeypatch, counted)
     assert not (tmp_path / "out").exists()
     assert len(list(work_folder(tmp_path / "out").iterdir())) == 2
     assert train(corpus, tmp_path / "out") == expected
     assert counted == [f"part-{number:05d}.parquet" for number in (0, 1, 2, 2, 3)]
 
 
-def test_a_size_without_room_is_mended_without_counting_again(corpus: Path, tmp_path: Path, counted: list[str]) -> None:
-    with pytest.raises(RecipeError, match="has no room"):
-        train(corpus, tmp_path / "out", vocab_size=20)
-    assert len(counted) == PARTS
-    train(corpus, tmp_path / "out")
-    assert len(counted) == PARTS
+def test_other_settings_count_anew(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[str]
+) -> None:
+    stop_at_the_third_part(corpus, tmp_path / "out", monkeypatch, counted)
+    train(corpus, tmp_path / "out", lowercase=False)
+    assert len(counted) == 3 + PARTS
 
 
-def test_other_settings_count_anew(corpus: Path, tmp_path: Path, counted: list[str]) -> None:
+def test_nothing_is_left_where_the_recipe_is_wrong(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has no room"):
         train(corpus, tmp_path / "out", vocab_size=20)
-    cased = TokenizerConfig(vocab_size=300, lowercase=False)
-    train_tokenizer(cased, corpus, tmp_path / "out", environment={})
-    assert len(counted) == 2 * PARTS
+    assert not list(tmp_path.iterdir())

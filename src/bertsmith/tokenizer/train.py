@@ -81,8 +81,8 @@ def train_tokenizer(
         else:
             splitter = bert_splitter(lowercase=config.lowercase)
             found = count_corpus(corpus, "train", splitter, engine=engine, work=work)
+            shutil.rmtree(work, ignore_errors=True)  # what is left to do takes less time than the counting did
             if not found.total:
-                shutil.rmtree(work, ignore_errors=True)
                 raise DataError("the corpus has no training text to learn a vocabulary from", path=corpus)
             vocabulary, counts = learn_vocabulary(found, config)
             draft.counts.update(counts)
