@@ -22,7 +22,7 @@ from bertsmith.artifact import Artifact, file_sha256, kept_pieces, open_artifact
 from bertsmith.config import TokenizerConfig
 from bertsmith.corpus.build import corpus_parts
 from bertsmith.engine import IN_THIS_PROCESS, Engine
-from bertsmith.errors import DataError, RecipeError
+from bertsmith.errors import BertsmithError, DataError, RecipeError
 from bertsmith.tokenizer.count import WordCounts, bert_splitter, count_corpus, read_sentences
 from bertsmith.tokenizer.encode import LONGEST_WORD, SPECIAL_TOKENS, Tokenizer, make_backend
 from bertsmith.tokenizer.merges import learn_merges
@@ -81,10 +81,13 @@ def train_tokenizer(
         else:
             splitter = bert_splitter(lowercase=config.lowercase)
             found = count_corpus(corpus, "train", splitter, engine=engine, work=work)
-            shutil.rmtree(work, ignore_errors=True)  # what is left to do takes less time than the counting did
-            if not found.total:
-                raise DataError("the corpus has no training text to learn a vocabulary from", path=corpus)
-            vocabulary, counts = learn_vocabulary(found, config)
+            try:
+                if not found.total:
+                    raise DataError("the corpus has no training text to learn a vocabulary from", path=corpus)
+                vocabulary, counts = learn_vocabulary(found, config)
+            except BertsmithError:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
             draft.counts.update(counts)
             tokenizer = Tokenizer(
                 make_backend({token: number for number, token in enumerate(vocabulary)}, lowercase=config.lowercase)
