@@ -38,6 +38,7 @@ from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.tokenizer.train import train_tokenizer
 from bertsmith.training.compiling import compiled
 from bertsmith.training.determinism import deterministic
+from bertsmith.training.heap import freed_memory_kept
 from bertsmith.training.objectives import loss_sums_of
 from bertsmith.training.optimizer import make_optimizer
 
@@ -116,7 +117,7 @@ def our_step(
 
     def work() -> float:
         tokens = 0
-        with deterministic(runtime.device):  # as training runs
+        with deterministic(runtime.device), freed_memory_kept():  # as training runs
             for _ in range(steps):
                 batch = next(source)
                 with runtime.autocast():

@@ -24,9 +24,15 @@ def _plain(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tens
     return F.cross_entropy(F.linear(hidden, weight, bias), labels, ignore_index=-100, reduction="sum")
 
 
-@pytest.mark.parametrize("chunk_logits", [1, 7 * 3, 7 * 11, 10_000])
-def test_loss_and_gradients_equal_autograd_in_float64(chunk_logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_CHUNK_LOGITS", chunk_logits)
+@pytest.fixture(params=[(1, 1), (7 * 3, 1), (7 * 5, 7 * 2), (7 * 11, 7 * 3), (10_000, 10_000)], ids=str)
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits in a block, and in a part of it."""
+    monkeypatch.setattr(losses, "BLOCK_LOGITS", request.param[0])
+    monkeypatch.setattr(losses, "_PART_LOGITS", request.param[1])
+
+
+@pytest.mark.usefixtures("cut")
+def test_loss_and_gradients_equal_autograd_in_float64() -> None:
     *tensors, labels = _inputs()
     expected, got = _plain(*tensors, labels), masked_token_loss_sum(*tensors, labels)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
@@ -61,9 +67,8 @@ def test_huge_logits_stay_finite() -> None:
     assert torch.isfinite(hidden.grad).all()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("chunk_logits", [1, 7 * 3, 10_000])
-def test_right_answers_are_those_of_the_greatest_logit(chunk_logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_CHUNK_LOGITS", chunk_logits)
+@pytest.mark.usefixtures("cut")
+def test_right_answers_are_those_of_the_greatest_logit() -> None:
     hidden, weight, bias, labels = _inputs()
     best = F.linear(hidden, weight, bias).argmax(dim=1)
     labels[[0, 4, 6]] = best[[0, 4, 6]]

@@ -27,6 +27,7 @@ from bertsmith.training.determinism import deterministic
 from bertsmith.training.distributed import Ranks, alone, silent
 from bertsmith.training.freeze import train_account
 from bertsmith.training.gradients import gradient_norm, gradients_of
+from bertsmith.training.heap import freed_memory_kept
 from bertsmith.training.interrupts import Interrupted, Interrupts
 from bertsmith.training.loss_scale import grow, shrink, unscale
 from bertsmith.training.plan import (
@@ -146,7 +147,8 @@ class _Loop:
         self.start_time = time.monotonic() - self.state.elapsed_seconds
         self.accumulator = Accumulator(self.model, self.parameters, self.loss_sums, self.plan, self.runtime, self.ranks)
         try:
-            self._go()
+            with freed_memory_kept():
+                self._go()
         except Interrupted as interruption:
             self.optimizer.zero_grad()  # what an update that was dropped has left
             if self.before_trouble is not None:  # updates that could not be applied are done again, as that one is

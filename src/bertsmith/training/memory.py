@@ -4,17 +4,19 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from bertsmith.model.config import BertConfig
+from bertsmith.training.losses import BLOCK_LOGITS
 
 FORMULA = (
     "weights 4 P, gradients 4 P', optimizer 8 P' (SGD: 4 P'), activations T [ L (c h + 2 b i + d) + b (h + 2 m h) ], "
-    "vocabulary 4 h V + 48 MB"
+    "vocabulary 4 h V + b min(m T V, 2^25) + 32 MB"
 )
 """In bytes: P numbers in the network, P' that train, T tokens of a micro-batch with padding, b bytes of the dtype of
 matrix products, c = 32 in float32 and 24 in 16 bits, m masked tokens per token; d = 2 h + (2 b + 1) a n with dropout
-(a heads, n tokens of an example; on a GPU without the second term, since attention is fused there), else 0."""
+(a heads, n tokens of an example), else b a n in 16 bits and 0 in float32; on a GPU, where attention is fused, without
+the terms in n."""
 
 _OPTIMIZER_BYTES = {"adamw": 8, "adam": 8, "lamb": 8, "sgd": 4}
-_LOGITS_BYTES = 48_000_000
+_PARTS_OF_LOGITS_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def memory(
         gradients=4 * trained,
         optimizer=_OPTIMIZER_BYTES[optimizer] * trained,
         activations=round(tokens * (kept + ends) + tokens * dtype_bytes * h + 4 * dtype_bytes * masks * h) + casts,
-        vocabulary=(4 * h * config.vocab_size + _LOGITS_BYTES) if masks else 0,
+        vocabulary=_vocabulary_bytes(config, masks=masks, dtype_bytes=dtype_bytes) if masks else 0,
     )
 
 
@@ -72,6 +74,14 @@ def _layer_bytes(config: BertConfig, *, length: int, dtype_bytes: int, on_gpu: b
     found += (32 if dtype_bytes == 4 else 24) * h + 2 * dtype_bytes * config.intermediate_size
     if config.hidden_dropout_prob:
         found += 2 * h
-    if config.attention_probs_dropout_prob and not on_gpu:
-        found += (2 * dtype_bytes + 1) * config.num_attention_heads * length
+    scores = 0 if on_gpu else config.num_attention_heads * length
+    if config.attention_probs_dropout_prob:
+        found += (2 * dtype_bytes + 1) * scores
+    elif dtype_bytes < 4:
+        found += dtype_bytes * scores
     return found
+
+
+def _vocabulary_bytes(config: BertConfig, *, masks: float, dtype_bytes: int) -> int:
+    logits = min(masks * config.vocab_size, BLOCK_LOGITS)
+    return 4 * config.hidden_size * config.vocab_size + round(dtype_bytes * logits) + _PARTS_OF_LOGITS_BYTES
