@@ -9,6 +9,9 @@ Ours is the settings of recipes/english.toml otherwise.
     rates    each side's learning rate is the best of five on short runs (--rate-minutes), by held-out loss
     pairs    a pair of runs a seed (--minutes); the seed is that of weights, order and masks
 
+Both sides run at the same time, each on half of the processors and with as many threads, changing halves from pair to
+pair: what disturbs the machine disturbs both.
+
 The loss is measured by the same code on both: the model directory in `transformers`, float32, on the same held-out
 examples and masks. A row a run is appended to --out as soon as it is there; what is there is not run again, so that a
 stopped bench goes on. Read the pairs with `--summary`.
@@ -20,11 +23,12 @@ import argparse
 import itertools
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,7 @@ from bertsmith.examples.batches import PretrainData
 from bertsmith.pipeline import run as run_recipe
 from bertsmith.runtime import cpu_has_bfloat16
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.track import read_metrics
 
 LENGTH, BATCH, HELD_OUT, WARMUP = 128, 32, 2_000, 0.05
 RATES = {"ours": (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3), "peer": (2e-4, 5e-4, 1e-3, 2e-3, 3e-3)}
@@ -98,7 +103,11 @@ def train_ours(folder: Path, *, minutes: float, rate: float, seed: int) -> tuple
     started = time.perf_counter()
     result = run_recipe(recipe(minutes=minutes, rate=rate, seed=seed), runs=folder)
     assert result.pretrained is not None
-    facts = {"steps": result.pretrained.steps, "tokens": result.pretrained.tokens}
+    evaluations = (
+        e for e in read_metrics(folder / "equal-minutes/pretrain/metrics.jsonl") if e["event"] == "evaluation"
+    )
+    curve = [(round(event["elapsed_seconds"]), round(event["losses"]["mlm"], 4)) for event in evaluations]
+    facts = {"steps": result.pretrained.steps, "tokens": result.pretrained.tokens, "own_curve": curve}
     return result.pretrained.model, facts | {"seconds": round(time.perf_counter() - started)}
 
 
@@ -183,25 +192,34 @@ def done(out: Path, **wanted: object) -> dict[str, Any] | None:
     return next((row for row in rows_of(out) if all(row[key] == value for key, value in wanted.items())), None)
 
 
-def ensure(
-    options: argparse.Namespace, *, side: str, kind: str, minutes: float, rate: float, seed: int
-) -> dict[str, Any]:
-    wanted = {"side": side, "kind": kind, "minutes": minutes, "rate": rate, "seed": seed}
-    found = done(options.out, **wanted)
-    if found is None:
-        flags = [f"--{name}={value}" for name, value in wanted.items()]
-        command = [sys.executable, __file__, "--one", f"--folder={options.folder}", f"--out={options.out}", *flags]
-        subprocess.run(command, check=True)
-        found = done(options.out, **wanted)
-    assert found is not None
-    return found
+def ensure(options: argparse.Namespace, *, kind: str, minutes: float, rates: Mapping[str, float], seed: int) -> None:
+    """Run the sides that have no row yet, together."""
+    processors = sorted(os.sched_getaffinity(0))
+    half = max(1, len(processors) // 2)
+    halves = (processors[:half], processors[-half:])
+    started = []
+    for number, (side, rate) in enumerate(rates.items()):
+        wanted = {"side": side, "kind": kind, "minutes": minutes, "rate": rate, "seed": seed}
+        if done(options.out, **wanted) is None:
+            own = halves[(number + seed) % 2]
+            flags = [f"--{name}={value}" for name, value in wanted.items()]
+            command = [sys.executable, __file__, "--one", f"--folder={options.folder}", f"--out={options.out}", *flags]
+            bound = ["taskset", "--cpu-list", ",".join(map(str, own)), *command]
+            started.append(subprocess.Popen(bound, env=os.environ | {"OMP_NUM_THREADS": str(half)}))
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise SystemExit("a run failed; see above")
 
 
-def best_rate(options: argparse.Namespace, side: str) -> float:
-    rows = [
-        ensure(options, side=side, kind="rate", minutes=options.rate_minutes, rate=rate, seed=1) for rate in RATES[side]
-    ]
-    return float(min(rows, key=lambda row: row["loss"])["rate"])
+def best_rates(options: argparse.Namespace) -> dict[str, float]:
+    chosen = {}
+    for trial in zip(*RATES.values(), strict=True):
+        rates = dict(zip(RATES, trial, strict=True))
+        ensure(options, kind="rate", minutes=options.rate_minutes, rates=rates, seed=1)
+    rows = [row for row in rows_of(options.out) if row["kind"] == "rate"]
+    for side in RATES:
+        chosen[side] = float(min((row for row in rows if row["side"] == side), key=lambda row: row["loss"])["rate"])
+    return chosen
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
@@ -232,10 +250,9 @@ def main() -> None:
         return
     if not options.summary:
         prepare(options.folder)
-        rates = {side: best_rate(options, side) for side in ("ours", "peer")}
+        rates = best_rates(options)
         for seed in SEEDS:
-            for side in ("ours", "peer") if seed % 2 else ("peer", "ours"):
-                ensure(options, side=side, kind="pair", minutes=options.minutes, rate=rates[side], seed=seed)
+            ensure(options, kind="pair", minutes=options.minutes, rates=rates, seed=seed)
     print(summary([row for row in rows_of(options.out) if row["kind"] == "pair"]))
 
 
