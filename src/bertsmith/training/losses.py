@@ -9,8 +9,8 @@ from torch import Tensor
 IGNORED = -100
 BLOCK_LOGITS = 1 << 25
 """Logits held at a time in the autocast dtype: 64 MB in bfloat16. Few large products cost a CPU far less than many."""
-_PART_LOGITS = 1 << 22
-"""Of those, at a time in float32: 16 MB, which stay in a CPU's cache."""
+_PART_LOGITS = 1 << 21
+"""Of those, at a time in float32: 8 MB, which stay in a CPU's cache."""
 
 
 def next_sentence_loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
@@ -77,18 +77,20 @@ class _MaskedTokenSums(torch.autograd.Function):
                 if hidden_gradient is not None:
                     hidden_gradient[block] = logits @ narrow_weight
                 if wants_weight:
-                    product = (logits.t() @ h).to(weight.dtype)
-                    weight_gradient = product if weight_gradient is None else weight_gradient.add_(product)
+                    product = logits.t() @ h
+                    weight_gradient = product if weight_gradient is None else weight_gradient.to(weight.dtype) + product
             if wants_weight and weight_gradient is None:
                 weight_gradient = torch.zeros_like(weight)
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
+        ctx.dtypes = (hidden.dtype, weight.dtype, bias.dtype)  # a single block's product is still in the narrow one
         ctx.mark_non_differentiable(right)
         return loss, right
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         hidden_gradient, weight_gradient, bias_gradient = (
-            None if gradient is None else gradient * upstream[0].to(gradient.dtype) for gradient in ctx.saved_tensors
+            None if gradient is None else gradient.to(dtype, copy=True).mul_(upstream[0].to(dtype))
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return hidden_gradient, weight_gradient, bias_gradient, None
 

@@ -8,7 +8,7 @@ from bertsmith.training.losses import BLOCK_LOGITS
 
 FORMULA = (
     "weights 4 P, gradients 4 P', optimizer 8 P' (SGD: 4 P'), activations T [ L (c h + 2 b i + d) + b (h + 2 m h) ], "
-    "vocabulary 4 h V + b min(m T V, 2^25) + 32 MB"
+    "vocabulary 4 h V + b min(m T V, 2^25) + 16 MB"
 )
 """In bytes: P numbers in the network, P' that train, T tokens of a micro-batch with padding, b bytes of the dtype of
 matrix products, c = 32 in float32 and 24 in 16 bits, m masked tokens per token; d = 2 h + (2 b + 1) a n with dropout
@@ -16,7 +16,7 @@ matrix products, c = 32 in float32 and 24 in 16 bits, m masked tokens per token;
 the terms in n."""
 
 _OPTIMIZER_BYTES = {"adamw": 8, "adam": 8, "lamb": 8, "sgd": 4}
-_PARTS_OF_LOGITS_BYTES = 32_000_000
+_PARTS_OF_LOGITS_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
