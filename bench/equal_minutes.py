@@ -64,6 +64,7 @@ def recipe(*, minutes: float, rate: float, seed: int) -> Recipe:
         "pretrain.batch_size": BATCH,
         "pretrain.objectives": '["mlm"]',
         "pretrain.budget_minutes": minutes,
+        "pretrain.evaluation_examples": 256,  # the peer takes no time for its own
         "pretrain.learning_rate": rate,
         "pretrain.seed": seed,
     }
