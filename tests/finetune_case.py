@@ -49,6 +49,21 @@ def text_rows(count: int, *, seed: int = 0) -> list[tuple[str, str]]:
     return rows
 
 
+def pair_rows(count: int, *, seed: int = 0) -> list[tuple[str, str, str]]:
+    """(text, second text, label): whether both are of one mood, as one word in each tells."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        moods = [draw.choice((GOOD, BAD)) for _ in range(2)]
+        texts = []
+        for words in moods:
+            text = [draw.choice(FILLERS[:8]) for _ in range(draw.randint(1, 9))]
+            text.insert(draw.randint(0, len(text)), draw.choice(words))
+            texts.append(" ".join(text))
+        rows.append((*texts, "same" if moods[0] is moods[1] else "other"))
+    return rows
+
+
 def tagged_rows(count: int, *, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """(words, labels) pairs: `paris` and `rome` are B-PLACE; `tomorrow` is two pieces."""
     draw = random.Random(seed)

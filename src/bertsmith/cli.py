@@ -29,6 +29,7 @@ from bertsmith.commands.options import (
     ModelName,
     NoHeader,
     Overrides,
+    PairColumn,
     RayAddress,
     RecipePath,
     RunsFolder,
@@ -133,6 +134,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl or CoNLL.")],
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     no_header: NoHeader = False,
     label_names: LabelNames = None,
     as_json: AsJson = False,
@@ -141,7 +143,7 @@ def evaluate(
 
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
-    columns = _columns(text_column, label_column, no_header, label_names)
+    columns = _columns(text_column, label_column, pair_column, no_header, label_names)
     result = bertsmith.evaluate(model, data, columns=columns)
     if as_json:
         print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
@@ -159,6 +161,7 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of printing.")] = None,
     text_column: TextColumn = "text",
+    pair_column: PairColumn = None,
     no_header: NoHeader = False,
     as_json: AsJson = False,
 ) -> None:
@@ -170,7 +173,7 @@ def predict(
         raise UsageError("predict takes texts or --file FILE, one of them")
     columns = None
     if file is not None and file.suffix.lower() != ".txt":
-        columns = _columns(text_column, "label", no_header, None)
+        columns = _columns(text_column, "label", pair_column, no_header, None)
     records = bertsmith.predict(model, file if file is not None else texts or [], columns=columns)
     if out is not None:
         from bertsmith.tasks.predict import write_predictions
@@ -231,12 +234,16 @@ def report(
     typer.echo(bertsmith.write_report(run_folder, out))
 
 
-def _columns(text: str, label: str, no_header: bool, label_names: str | None) -> "Columns":
+def _columns(text: str, label: str, pair: str | None, no_header: bool, label_names: str | None) -> "Columns":
     from bertsmith.tasks.base import Columns
 
+    def column(name: str) -> str | int:
+        return int(name) if no_header and name.isdecimal() else name
+
     return Columns(
-        text=int(text) if no_header and text.isdecimal() else text,
-        label=int(label) if no_header and label.isdecimal() else label,
+        text=column(text),
+        label=column(label),
+        pair=None if pair is None else column(pair),
         header=not no_header,
         label_names=label_names,
     )
@@ -249,7 +256,11 @@ def _in_words(record: Mapping[str, Any]) -> str:
             word if tag == "O" else f"{word}/{tag}"
             for word, tag in zip(record["words"], record["predictions"], strict=True)
         )
-    return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {record['text']}"
+    return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {_text_of(record)}"
+
+
+def _text_of(record: Mapping[str, Any]) -> str:
+    return " | ".join(str(record[key]) for key in ("text", "pair") if key in record)
 
 
 def main() -> None:

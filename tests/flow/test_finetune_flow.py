@@ -30,6 +30,8 @@ metric = "accuracy"
 baselines = ["majority"]
 """
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+
 
 @pytest.mark.parametrize(("task", "ending"), [("classify", "tsv"), ("tag", "conll")])
 def test_from_a_recipe_file_to_scores(tmp_path: Path, task: str, ending: str):
@@ -92,3 +94,18 @@ learning_rate = 1e-4
     assert result.score_table[0].rows == 527
     (record,) = predict(tmp_path / "run", ["They drank the pub dry."], columns=Columns(), runtime=CPU)
     assert record["prediction"] in ("0", "1")
+
+
+@pytest.mark.data
+def test_sick_pairs_as_they_are(tmp_path: Path, minilm_dir: Path, shared_data: Path):
+    """recipes/sick.toml on the public files, with the real checkpoint: a few steps."""
+    settings = ["max_train_rows=64", "epochs=1", "baselines=[]", f"model={minilm_dir}"]
+    files = {"train": "train.tsv", "validation": "trial.tsv", "test.test": "trial.tsv"}
+    settings += [f"{key}={shared_data}/sick2014/{name}" for key, name in files.items()]
+    loaded = load_recipe(RECIPES / "sick.toml", [f"finetune.{setting}" for setting in settings])
+    result = finetune(loaded, tmp_path / "run", console=quiet(), runtime=CPU)
+    assert result.score_table[0].rows == 500
+    pair = ("A man is sleeping.", "Nobody is sleeping.")
+    (record,) = predict(tmp_path / "run", [pair], runtime=CPU)
+    assert (record["text"], record["pair"]) == pair
+    assert record["prediction"] in ("CONTRADICTION", "ENTAILMENT", "NEUTRAL")

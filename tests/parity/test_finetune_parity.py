@@ -11,11 +11,16 @@ import transformers
 from bertsmith.tasks.base import Columns, assemble
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor, compute_outputs
-from finetune_case import CPU, quiet, recipe, tagged_rows, text_rows, write_tiny_model
+from finetune_case import CPU, pair_rows, quiet, recipe, tagged_rows, text_rows, write_tiny_model
 
-ROWS: dict[str, Any] = {"classify": text_rows(40, seed=3), "tag": tagged_rows(40, seed=3)}
+ROWS: dict[str, Any] = {
+    "classify": text_rows(40, seed=3),
+    "pairs": pair_rows(40, seed=3),
+    "tag": tagged_rows(40, seed=3),
+}
 AUTO = {
     "classify": transformers.AutoModelForSequenceClassification,
+    "pairs": transformers.AutoModelForSequenceClassification,
     "tag": transformers.AutoModelForTokenClassification,
 }
 
@@ -25,17 +30,19 @@ class Case:
 
     def __init__(self, task: str, folder: Path):
         base = write_tiny_model(folder / "base")
-        settings = recipe(task=task, epochs=1)
+        columns = Columns(pair="pair") if task == "pairs" else Columns()
+        settings = recipe(task="tag" if task == "tag" else "classify", epochs=1, pair_column=columns.pair)
         finetune(settings, folder / "run", model=base, train=ROWS[task], console=quiet(), runtime=CPU)
         directory = folder / "run" / "model"
         self.ours = Predictor.load(directory, runtime=CPU)
         self.theirs = AUTO[task].from_pretrained(directory).eval()
-        self.rows = self.ours.task.read(ROWS[task], Columns(), require_labels=True)
+        self.rows = self.ours.task.read(ROWS[task], columns, require_labels=True)
         self.features = self.ours.encode(self.rows, labelled=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-        texts = [row.text if task == "classify" else list(row.words) for row in self.rows]
+        texts = [list(row.words) if task == "tag" else row.text for row in self.rows]
         self.inputs = tokenizer(
             texts,
+            [row.pair for row in self.rows] if task == "pairs" else None,
             is_split_into_words=task == "tag",
             truncation=True,
             max_length=settings.finetune.max_length if settings.finetune else None,
@@ -43,7 +50,7 @@ class Case:
             return_tensors="pt",
         )
         label2id = self.theirs.config.label2id
-        if task == "classify":
+        if task != "tag":
             self.labels = torch.tensor([label2id[row.label] for row in self.rows])
         else:  # as run_ner.py aligns them: the first piece of a word has its label, all else -100
             aligned = []
@@ -56,7 +63,7 @@ class Case:
             self.labels = torch.tensor(aligned)
 
 
-@pytest.fixture(scope="module", params=["classify", "tag"])
+@pytest.fixture(scope="module", params=list(ROWS))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -66,6 +73,8 @@ def test_token_ids_are_those_of_auto_tokenizer(case: Case):
     assert torch.equal(batch.input_ids, case.inputs["input_ids"])
     assert batch.attention_mask is not None
     assert torch.equal(batch.attention_mask, case.inputs["attention_mask"])
+    types = torch.zeros_like(batch.input_ids) if batch.token_type_ids is None else batch.token_type_ids
+    assert torch.equal(types, case.inputs["token_type_ids"])
 
 
 def test_logits_are_equal(case: Case):

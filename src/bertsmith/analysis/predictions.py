@@ -170,7 +170,8 @@ def _context(mistake: Mistake) -> Html:
     """The row's text; of a tagged sentence, the words around the one that is wrong."""
     words = mistake.record.get("words")
     if not isinstance(words, list):
-        return tag("span", None, _clipped(str(mistake.record.get("text", ""))))
+        texts = (str(mistake.record[key]) for key in ("text", "pair") if key in mistake.record)
+        return tag("span", None, _clipped(" | ".join(texts)))
     at = -mistake.minus_word
     before, after = words[max(0, at - 8) : at], words[at + 1 : at + 9]
     return tag(

@@ -91,6 +91,8 @@ class TableConfig(Section):
     """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
     text_column: Column = "text"
     label_column: Column = "label"
+    pair_column: Column | None = None
+    """The second text of each row, where rows are pairs of texts; both are read together. Name, or number from 0."""
     labels: tuple[str, ...] = ()
     """Label names in order; default: those seen in the training rows, sorted."""
     label_names: str | None = None

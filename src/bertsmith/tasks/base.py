@@ -76,6 +76,9 @@ class Features:
     """(all items,) label id of each item, in the order of `items`; None where rows have no labels."""
     cut_tokens: Ints
     """(rows,) Tokens that each row lost because it was longer than allowed."""
+    second_starts: Ints | None = None
+    """(rows,) Token position at which the second text of a pair begins, or the row's end; None where no row is a pair.
+    """
     lost_items: int = 0
     """Items that stood in the part cut off: a tagger cannot answer for these words."""
 
@@ -94,6 +97,7 @@ class TaskBatch:
 
     input_ids: Tensor  # (batch, seq) int64
     attention_mask: Tensor | None  # (batch, seq) int64, 1 = token, 0 = padding; None where nothing is padded
+    token_type_ids: Tensor | None  # (batch, seq) int64, 1 in the second text of a pair; None where there is no pair
     items: Tensor  # (items,) int64 positions into the flattened (batch * seq)
     targets: Tensor | None  # (items,) int64
     counts: dict[str, int]
@@ -116,10 +120,12 @@ class TaskBatch:
         of_row = place[self.items // seq]
         is_kept = of_row >= 0
         mask = None if self.attention_mask is None else self.attention_mask[chosen]
+        types = None if self.token_type_ids is None else self.token_type_ids[chosen]
         return replace(
             self,
             input_ids=self.input_ids[chosen],
             attention_mask=mask,
+            token_type_ids=types,
             items=(of_row * seq + self.items % seq)[is_kept],
             targets=None if self.targets is None else self.targets[is_kept],
             counts=dict.fromkeys(self.counts, int(is_kept.sum())),
@@ -130,13 +136,10 @@ class TaskBatch:
     def to(self, device: torch.device) -> "TaskBatch":
         if device.type == "cpu":
             return self
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
-            items=self.items.to(device, non_blocking=True),
-            targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ class Columns:
 
     text: str | int = "text"
     label: str | int = "label"
+    pair: str | int | None = None
+    """The second text of each row, where rows are pairs."""
     header: bool = True
     """False: the first line of a .tsv or .csv is a row."""
     label_names: str | Path | None = None
@@ -222,9 +227,13 @@ def assemble(features: Features, rows: Ints, *, objective: str, pad_id: int) -> 
     items = item_owner * seq + features.items.values[item_source]
     targets = None if features.targets is None else torch.from_numpy(features.targets[item_source])
     padded = len(owner) < input_ids.size
+    types = None
+    if features.second_starts is not None:
+        types = torch.from_numpy((inside & (np.arange(seq) >= features.second_starts[rows, None])).astype(np.int64))
     return TaskBatch(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=torch.from_numpy(inside.astype(np.int64)) if padded else None,
+        token_type_ids=types,
         items=torch.from_numpy(items),
         targets=targets,
         counts={objective: len(items)},

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -41,21 +42,32 @@ def majority_label(train: Sequence[TextRow], validation: Sequence[TextRow], metr
 
 
 def linear_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric: str) -> TextPredictor:
-    """TF-IDF (1 + log tf, unit length) of words and word pairs, of 1 to 3 characters for Chinese; `metric` picks C."""
+    """TF-IDF (1 + log tf, unit length) of words and word pairs, of 1 to 3 characters for Chinese; `metric` picks C.
+
+    Of a pair of texts: of each, and their product.
+    """
     names = class_names(train)
     truth = [_label(row) for row in validation]
     if _mostly_han(train):
         vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
     else:
         vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
-    features = vectorizer.fit_transform([row.text for row in train])
-    held_out = vectorizer.transform([row.text for row in validation])
+    vectorizer.fit([text for row in train for text in _texts(row)])
+
+    def encode(rows: Sequence[TextRow]) -> Any:
+        found = vectorizer.transform([row.text for row in rows])
+        if all(row.pair is None for row in rows):
+            return found
+        other = vectorizer.transform([row.pair or "" for row in rows])
+        return hstack([found, other, found.multiply(other)]).tocsr()  # the last: what both texts have
+
+    features, held_out = encode(train), encode(validation)
     model = _best(
         features,
         [_label(row) for row in train],
         lambda model: score_classification(truth, [str(label) for label in model.predict(held_out)], names)[metric],
     )
-    return lambda rows: [str(label) for label in model.predict(vectorizer.transform([row.text for row in rows]))]
+    return lambda rows: [str(label) for label in model.predict(encode(rows))]
 
 
 def majority_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metric: str) -> TagPredictor:  # noqa: ARG001
@@ -161,6 +173,10 @@ def _most_frequent(labels: Any) -> str:
     return str(min(counts, key=lambda label: (-counts[label], label)))
 
 
+def _texts(row: TextRow) -> list[str]:
+    return [row.text] if row.pair is None else [row.text, row.pair]
+
+
 def _label(row: TextRow) -> str:
     if row.label is None:
         raise DataError("the row has no label; a baseline learns from labelled rows", line=row.line)
@@ -175,5 +191,6 @@ def _labels(row: TaggedRow) -> Tags:
 
 def _mostly_han(rows: Sequence[TextRow]) -> bool:
     """True where more than half the letters are Chinese characters: words are then not parted by spaces."""
-    letters = [character for row in rows[:1000] for character in row.text if character.isalpha()]
+    texts = (text for row in rows[:1000] for text in _texts(row))
+    letters = [character for text in texts for character in text if character.isalpha()]
     return 2 * sum("\u4e00" <= character <= "\u9fff" for character in letters) > len(letters)

@@ -1,4 +1,6 @@
-"""Classification of single texts: one label a row, read at [CLS] through the pooler (Devlin et al. 2018, figure 4b)."""
+"""Classification of texts or pairs of them: one label a row, read at [CLS] through the pooler (Devlin et al. 2018,
+figure 4a and b).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +11,10 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
 from bertsmith.tasks.tables import TextRow, read_text_rows
+from bertsmith.tasks.texts import encode_texts, row_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 
@@ -36,6 +39,7 @@ class Classify:
             source,
             text_column=columns.text,
             label_column=columns.label,
+            pair_column=columns.pair,
             header=columns.header,
             label_names=columns.label_names,
             require_labels=require_labels,
@@ -44,21 +48,14 @@ class Classify:
     def encode(
         self, rows: Sequence[TextRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
-        room = max_length - 2
-        pieces = tokenizer.encode_ids([row.text for row in rows])
         targets = None
         if labels is not None:
             index = {label: number for number, label in enumerate(labels)}
             targets = np.array([index[row.label] for row in rows if row.label is not None], dtype=np.int64)
-        return Features(
-            tokens=Ragged.of([[tokenizer.cls_id, *ids[:room], tokenizer.sep_id] for ids in pieces]),
-            items=Ragged.of([[0]] * len(rows)),
-            targets=targets,
-            cut_tokens=np.array([max(0, len(ids) - room) for ids in pieces], dtype=np.int64),
-        )
+        return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
 
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, labels), and each row is one item
 
     def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -88,6 +85,7 @@ class Classify:
             "row": number,
             "line": row.line,
             "text": row.text,
+            **({} if row.pair is None else {"pair": row.pair}),
             "label": row.label,
             "prediction": answer.label,
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
@@ -100,7 +98,7 @@ class Classify:
         return (answer.label,)
 
     def text_of(self, row: TextRow) -> str:
-        return row.text
+        return row_text(row)
 
 
 def _gold(rows: Sequence[TextRow]) -> list[str]:

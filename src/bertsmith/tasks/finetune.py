@@ -382,6 +382,7 @@ class _Run:
             "task": self.task.name,
             "labels": self.splits.labels,
             "max_length": self.config.max_length,
+            "pairs": self.config.pair_column is not None,
             "metric": self.metric,
             "step": evaluation.step,
             "scores": {"validation": {self.metric: evaluation.score}},

@@ -84,6 +84,7 @@ class LabelledRows:
             "task": _TASK.name,
             "labels": self.splits.labels,
             "max_length": self.config.max_length,
+            "pairs": self.config.pair_column is not None,
             "metric": _TASK.default_metric,
             "step": step,
             "scores": {"validation": {name: scores[f"{OBJECTIVE}_{name}"] for name in _SCORES}},

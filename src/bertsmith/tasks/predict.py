@@ -54,6 +54,8 @@ class Predictor:
     max_length: int
     """Tokens read of a text, [CLS] and [SEP] included; the rest is cut off."""
     runtime: Runtime
+    reads_pairs: bool | None = None
+    """Whether it was fine-tuned on pairs of texts; None where nothing says so."""
 
     @classmethod
     def load(
@@ -84,12 +86,14 @@ class Predictor:
             )
         runtime = runtime or detect(dtype="float32")
         model.to(runtime.device)
-        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime)
+        pairs = card.get("pairs")
+        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime, pairs)
 
     def predict(self, texts: Iterable[Any]) -> list[Any]:
         """Answers in the order of `texts`: `Classification`s, or `Tagging`s.
 
-        A text is a string; for a tagger it may also be a list of words, else it is split at spaces and punctuation.
+        A text is a string; for a classifier of pairs it is (text, second text); for a tagger it may also be a list of
+        words, else it is split at spaces and punctuation.
         """
         if isinstance(texts, str):
             raise UsageError("predict takes several texts; put the one into a list: predict([text])")
@@ -97,7 +101,7 @@ class Predictor:
 
     def stream(self, rows: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (row, answer) in order, `ROWS_AT_ONCE` rows at a time."""
-        rows = iter(rows)
+        rows = map(self._checked, rows)
         while some := list(islice(rows, ROWS_AT_ONCE)):
             features = self.encode(some)
             outputs = compute_outputs(
@@ -108,7 +112,15 @@ class Predictor:
     def encode(self, rows: Sequence[Any], *, labelled: bool = False) -> Features:
         """Rows as the model reads them, with targets where they are `labelled`."""
         labels = self.labels if labelled else None
+        rows = [self._checked(row) for row in rows] if labelled else rows
         return self.task.encode(rows, self.tokenizer, labels=labels, max_length=self.max_length)
+
+    def _checked(self, row: Any) -> Any:
+        """The row, if it is a pair where the model reads pairs, and none where it does not."""
+        if self.reads_pairs is not None and isinstance(row, TextRow) and (row.pair is not None) != self.reads_pairs:
+            reads = "pairs of texts; give (text, second text), or name the second's column (pair_column)"
+            raise UsageError(f"{self.directory} was fine-tuned on {reads if self.reads_pairs else 'single texts'}")
+        return row
 
     def _row(self, text: object, number: int) -> TextRow | TaggedRow:
         if self.task.name == "tag":
@@ -117,7 +129,9 @@ class Predictor:
                 return TaggedRow(tuple(words), None, number)
         elif isinstance(text, str):
             return TextRow(text, None, number)
-        expected = "a string or a list of words" if self.task.name == "tag" else "a string"
+        elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
+            return TextRow(text[0], None, number, pair=text[1])
+        expected = "a string or a list of words" if self.task.name == "tag" else "a string, or (text, second text)"
         raise UsageError(f"text {number} is {type(text).__name__}; expected {expected}")
 
 

@@ -60,7 +60,7 @@ def read_splits(
     Without validation rows a share of the training rows is split off. Raises `DataError` with file and line for what is
     wrong, such as a label in a test file that the training rows do not have.
     """
-    columns = columns or Columns(config.text_column, config.label_column, config.header, config.label_names)
+    columns = columns or columns_of(config)
     train = config.train if train is None else train
     if isinstance(train, str) and not train:
         raise UsageError("no rows to train on; set finetune.train to a file of labelled rows")
@@ -80,6 +80,17 @@ def read_splits(
         train_rows = [train_rows[number] for number in chosen.tolist()]
     test_rows = {name: _read_labelled(task, source, columns, labels) for name, source in (test or {}).items()}
     return Splits(train_rows, validation_rows, test_rows, labels)
+
+
+def columns_of(config: TableConfig) -> Columns:
+    """The column mapping of a recipe."""
+    return Columns(
+        text=config.text_column,
+        label=config.label_column,
+        pair=config.pair_column,
+        header=config.header,
+        label_names=config.label_names,
+    )
 
 
 def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:

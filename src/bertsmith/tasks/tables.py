@@ -1,6 +1,7 @@
 """The one reader of labelled data: sentences with a label, and sentences with a label on each word.
 
-    classify   .tsv .txt .csv .jsonl .parquet, DataFrame, Arrow table, list of dicts or of (text, label)
+    classify   .tsv .txt .csv .jsonl .parquet, DataFrame, Arrow table, list of dicts or of (text, label); of pairs,
+               (text, second text, label)
     tag        CoNLL (word first, tag last, blank line between sentences), or tables with lists of words and of labels
 
 Labels are text from here on; a whole number becomes its digits. Whatever is wrong is a `DataError` with file and line.
@@ -28,6 +29,8 @@ class TextRow:
     text: str
     label: str | None
     line: int
+    pair: str | None = None
+    """The second text, where rows are pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ def read_text_rows(
     *,
     text_column: Column = "text",
     label_column: Column = "label",
+    pair_column: Column | None = None,
     header: bool = True,
     label_names: str | Path | None = None,
     require_labels: bool = True,
@@ -58,16 +62,19 @@ def read_text_rows(
     prediction) a label that is not there is None and an empty text is let through.
     """
     names = read_label_names(label_names) if label_names is not None else None
-    records = read_records(source, header=header, columns=(text_column, label_column))
+    text_columns = (text_column,) if pair_column is None else (text_column, pair_column)
+    records = read_records(source, header=header, columns=(*text_columns, label_column))
     place = records.place
-    labels = records.values(label_column, optional=not require_labels)
+    columns = [*(records.values(column) for column in text_columns)]
+    columns.append(records.values(label_column, optional=not require_labels))
     rows = []
-    for (line, text), (_, label) in zip(records.values(text_column), labels, strict=True):
-        if not isinstance(text, str):
-            raise place.error(f"the text in column {text_column!r} is {_kind(text)}; expected text", line)
-        if require_labels and not text.strip():
-            raise place.error(f"the text in column {text_column!r} is empty; remove the row or fill it in", line)
-        rows.append(TextRow(text, _label(label, names, place, line, required=require_labels), line))
+    for *found, (line, label) in zip(*columns, strict=True):
+        first, *second = (
+            _text(text, column, place, line, required=require_labels)
+            for (_, text), column in zip(found, text_columns, strict=True)
+        )
+        label = _label(label, names, place, line, required=require_labels)
+        rows.append(TextRow(first, label, line, *second))
     return rows
 
 
@@ -213,6 +220,14 @@ def _rows_of_lists(
     return rows
 
 
+def _text(value: object, column: Column, place: Place, line: int, *, required: bool) -> str:
+    if not isinstance(value, str):
+        raise place.error(f"the text in column {column!r} is {_kind(value)}; expected text", line)
+    if required and not value.strip():
+        raise place.error(f"the text in column {column!r} is empty; remove the row or fill it in", line)
+    return value
+
+
 def _label(value: object, names: Sequence[str] | None, place: Place, line: int, *, required: bool) -> str | None:
     """A label as text: names looked up by number, whole numbers as digits; None where it may be missing and is."""
     label = _as_label(value, place, line)
@@ -254,8 +269,9 @@ def _stratum(row: TextRow | TaggedRow) -> str:
 
 
 def _hash(row: TextRow | TaggedRow, seed: int) -> int:
-    text = "\x1f".join(row.words) if isinstance(row, TaggedRow) else row.text
-    return derive_seed("split", seed, text)
+    if isinstance(row, TaggedRow):
+        return derive_seed("split", seed, "\x1f".join(row.words))
+    return derive_seed("split", seed, row.text if row.pair is None else f"{row.text}\x1f{row.pair}")
 
 
 def _is_words(value: object) -> TypeGuard[Sequence[str]]:

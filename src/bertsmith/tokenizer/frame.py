@@ -77,7 +77,7 @@ def cut_to(first: Pieces, second: Pieces | None, cut: Cut, room: int) -> tuple[P
     if room == 0:
         lengths = [0, 0]
     elif cut == "longest_first" and second is not None:
-        lengths = _longest_first(lengths[0], lengths[1], room)
+        lengths = longest_first(lengths[0], lengths[1], room)
     else:
         place = 1 if cut == "only_second" else 0
         if lengths[place] <= too_many:
@@ -89,8 +89,10 @@ def cut_to(first: Pieces, second: Pieces | None, cut: Cut, room: int) -> tuple[P
     return first.first(lengths[0]), None if second is None else second.first(lengths[1])
 
 
-def _longest_first(first: int, second: int, room: int) -> list[int]:
-    """The longer text is cut down to the other's length, then both alike; an odd token goes to the longer."""
+def longest_first(first: int, second: int, room: int) -> list[int]:
+    """What is kept of two texts that are together longer than `room` tokens: the longer is cut down to the other's
+    length, then both alike; an odd token goes to the longer. As `tokenizers` does.
+    """
     shorter = min(first, second)
     longer = max(shorter, room - shorter)
     if shorter + longer > room:
