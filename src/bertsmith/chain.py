@@ -28,6 +28,7 @@ from bertsmith.corpus import build as corpora
 from bertsmith.errors import UsageError
 from bertsmith.examples import shards
 from bertsmith.model.presets import preset
+from bertsmith.model.weights import read_card
 from bertsmith.progress import Report, shown
 from bertsmith.ray_engine import engine_for
 from bertsmith.runtime import Runtime, detect, environment
@@ -373,9 +374,11 @@ def _next_commands(result: RunResult) -> list[str]:
     folder = result.folder
     if result.finetuned is not None:
         finetuned = shlex.quote(str(result.finetuned.run_dir))
+        reads_pairs = read_card(result.finetuned.run_dir / "model").get("pairs")
+        second, file = ("--pair 'and a second'", "YOUR_PAIRS.tsv --pair-column pair") if reads_pairs else ("", "")
         return [
-            f"bertsmith predict {finetuned} 'a text of your own'",
-            f"bertsmith predict {finetuned} --file YOUR_TEXTS.txt",
+            f"bertsmith predict {finetuned} 'a text of your own' {second}".rstrip(),
+            f"bertsmith predict {finetuned} --file {file or 'YOUR_TEXTS.txt'}",
             f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",
         ]
     if result.pretrained is not None:

@@ -159,6 +159,9 @@ def predict(
     file: Annotated[
         Path | None, typer.Option(help="A .txt file with a text a line, or a table: .tsv, .csv, .jsonl, CoNLL.")
     ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="The second text, of a model that reads pairs; the first is the one TEXT.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of printing.")] = None,
     text_column: TextColumn = "text",
     pair_column: PairColumn = None,
@@ -171,10 +174,13 @@ def predict(
     """
     if bool(texts) == (file is not None):
         raise UsageError("predict takes texts or --file FILE, one of them")
+    if pair is not None and len(texts or []) != 1:
+        raise UsageError("--pair is the second text to one TEXT; for many pairs give --file and --pair-column")
     columns = None
     if file is not None and file.suffix.lower() != ".txt":
         columns = _columns(text_column, "label", pair_column, no_header, None)
-    records = bertsmith.predict(model, file if file is not None else texts or [], columns=columns)
+    given = file if file is not None else [(text, pair) if pair is not None else text for text in texts or []]
+    records = bertsmith.predict(model, given, columns=columns)
     if out is not None:
         from bertsmith.tasks.predict import write_predictions
 

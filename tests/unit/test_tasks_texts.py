@@ -1,11 +1,14 @@
 """Texts and pairs of texts: read from tables, cut, put into batches, answered."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from bertsmith.cli import app
 from bertsmith.errors import DataError, UsageError
 from bertsmith.tasks.base import Columns, assemble
 from bertsmith.tasks.evaluate import evaluate
@@ -122,3 +125,16 @@ def test_what_is_neither_text_nor_pair(base: Path, tmp_path: Path) -> None:
     finetune(recipe(epochs=1), tmp_path / "one", model=base, train=text_rows(20), console=quiet(), runtime=CPU)
     with pytest.raises(UsageError, match="was fine-tuned on single texts"):
         Predictor.load(tmp_path / "one" / "model", runtime=CPU).predict([("a", "b")])
+
+
+def test_a_pair_at_the_terminal(base: Path, tmp_path: Path) -> None:
+    settings = recipe(pair_column="pair", max_length=32, epochs=1)
+    finetune(settings, tmp_path / "run", model=base, train=pair_rows(20), console=quiet(), runtime=CPU)
+    run = CliRunner()
+    found = run.invoke(app, ["predict", str(tmp_path / "run"), "the day", "--pair", "it was", "--json"])
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout)
+    assert (record["text"], record["pair"]) == ("the day", "it was")
+    wrong = run.invoke(app, ["predict", str(tmp_path / "run"), "the day", "tom", "--pair", "it was"])
+    assert isinstance(wrong.exception, UsageError)
+    assert "second text to one TEXT" in str(wrong.exception)
