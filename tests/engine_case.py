@@ -23,6 +23,19 @@ def refuse_three(number: int) -> int:
     return number
 
 
+def itself(task: bytes) -> bytes:
+    return task
+
+
+class UnsendableError(Exception):
+    def __init__(self, first: str, second: str):
+        super().__init__(f"{first} {second}")
+
+
+def refuse_unsendably(_: int) -> None:
+    raise UnsendableError("two arguments", "of its own")
+
+
 def die_once(marker: Path) -> str:
     if not marker.exists():
         marker.touch()

@@ -172,6 +172,8 @@ def predict(
 
     Example: bertsmith predict runs/quickstart/finetune "Call reshape before fit."
     """
+    from bertsmith.tasks.predict import Predictor, write_predictions
+
     if bool(texts) == (file is not None):
         raise UsageError("predict takes texts or --file FILE, one of them")
     if pair is not None and len(texts or []) != 1:
@@ -180,10 +182,11 @@ def predict(
     if file is not None and file.suffix.lower() != ".txt":
         columns = _columns(text_column, "label", pair_column, no_header, None)
     given = file if file is not None else [(text, pair) if pair is not None else text for text in texts or []]
-    records = bertsmith.predict(model, given, columns=columns)
+    predictor = Predictor.load(model)
+    if pair is not None and predictor.task.name == "tag":
+        raise UsageError(f"{model} labels the words of one text; leave --pair out")
+    records = bertsmith.predict(predictor, given, columns=columns)
     if out is not None:
-        from bertsmith.tasks.predict import write_predictions
-
         write_predictions(out, records)
         typer.echo(out)
         return

@@ -71,8 +71,8 @@ class RayEngine(Engine):
             for reference in running:
                 with contextlib.suppress(Exception):  # the cluster itself may be gone
                     self._ray.cancel(reference, force=True)
-            if not (finished and self._keeps_pool):
-                self._end_pool()
+            if not (finished and self._keeps):
+                self._end()
 
     def _most_queued(self) -> int:
         at_once = self.tasks_at_once or int(self._ray.cluster_resources().get("CPU", 1))
@@ -108,7 +108,7 @@ class RayEngine(Engine):
             _refuse(self.address, error)
         self._connected = True
 
-    def _end_pool(self) -> None:
+    def _end(self) -> None:
         """Leave the cluster; one of our own ends. What was still running there ends with our connection."""
         if self._connected:
             self._connected = False

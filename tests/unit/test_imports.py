@@ -15,6 +15,7 @@ ROOMS = [
         "config",
         "artifact",
         "runtime",
+        "worker",
         "engine",
         "ray_engine",
         "progress",

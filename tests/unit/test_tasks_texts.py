@@ -17,7 +17,7 @@ from bertsmith.tasks.predict import Predictor, predict
 from bertsmith.tasks.tables import TextRow, read_text_rows
 from bertsmith.tasks.texts import encode_texts, row_text
 from bertsmith.tokenizer.encode import Tokenizer
-from finetune_case import CPU, pair_rows, quiet, recipe, text_rows, write_tiny_model
+from finetune_case import CPU, pair_rows, quiet, recipe, tagged_rows, text_rows, write_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,25 @@ def test_what_is_neither_text_nor_pair(base: Path, tmp_path: Path) -> None:
     finetune(recipe(epochs=1), tmp_path / "one", model=base, train=text_rows(20), console=quiet(), runtime=CPU)
     with pytest.raises(UsageError, match="was fine-tuned on single texts"):
         Predictor.load(tmp_path / "one" / "model", runtime=CPU).predict([("a", "b")])
+
+
+def test_a_tagger_takes_no_pairs(base: Path, tmp_path: Path) -> None:
+    """Two texts must not be taken for two words."""
+    with pytest.raises(UsageError, match="pair_column is for texts that get one label together"):
+        finetune(
+            recipe(task="tag", pair_column="pair"),
+            tmp_path / "refused",
+            model=base,
+            train=tagged_rows(20),
+            console=quiet(),
+            runtime=CPU,
+        )
+    assert not (tmp_path / "refused").exists()
+    settings = recipe(task="tag", epochs=1)
+    finetune(settings, tmp_path / "run", model=base, train=tagged_rows(20), console=quiet(), runtime=CPU)
+    found = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), "the day", "--pair", "it was"])
+    assert isinstance(found.exception, UsageError)
+    assert "leave --pair out" in str(found.exception)
 
 
 def test_a_pair_at_the_terminal(base: Path, tmp_path: Path) -> None:

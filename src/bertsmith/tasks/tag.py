@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from bertsmith.errors import UsageError
 from bertsmith.model.heads import BertForTokenClassification
 from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
@@ -36,6 +37,8 @@ class Tag:
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
         """CoNLL, or a table with lists; the columns' usual names are those of a tagger, `words` and `labels`."""
+        if columns.pair is not None:
+            raise UsageError("pair_column is for texts that get one label together; a tagger labels each word")
         usual = Columns()
         return read_tagged_rows(
             source,
