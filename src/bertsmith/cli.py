@@ -259,12 +259,14 @@ def _columns(text: str, label: str, pair: str | None, no_header: bool, label_nam
 
 
 def _in_words(record: Mapping[str, Any]) -> str:
-    """One answer as a person reads it: the label and how sure, or each word with its tag."""
+    """One answer as a person reads it: the label and how sure, a number, or each word with its tag."""
     if "words" in record:
         return " ".join(
             word if tag == "O" else f"{word}/{tag}"
             for word, tag in zip(record["words"], record["predictions"], strict=True)
         )
+    if "probabilities" not in record:
+        return f"{record['prediction']:.4g}  {_text_of(record)}"
     return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {_text_of(record)}"
 
 

@@ -16,11 +16,13 @@ from finetune_case import CPU, pair_rows, quiet, recipe, tagged_rows, text_rows,
 ROWS: dict[str, Any] = {
     "classify": text_rows(40, seed=3),
     "pairs": pair_rows(40, seed=3),
+    "regress": [(text, 4.5 if label == "good" else 0.5) for text, label in text_rows(40, seed=3)],
     "tag": tagged_rows(40, seed=3),
 }
 AUTO = {
     "classify": transformers.AutoModelForSequenceClassification,
     "pairs": transformers.AutoModelForSequenceClassification,
+    "regress": transformers.AutoModelForSequenceClassification,
     "tag": transformers.AutoModelForTokenClassification,
 }
 
@@ -31,7 +33,8 @@ class Case:
     def __init__(self, task: str, folder: Path):
         base = write_tiny_model(folder / "base")
         columns = Columns(pair="pair") if task == "pairs" else Columns()
-        settings = recipe(task="tag" if task == "tag" else "classify", epochs=1, pair_column=columns.pair)
+        own = "classify" if task == "pairs" else task
+        settings = recipe(task=own, epochs=1, pair_column=columns.pair)
         finetune(settings, folder / "run", model=base, train=ROWS[task], console=quiet(), runtime=CPU)
         directory = folder / "run" / "model"
         self.ours = Predictor.load(directory, runtime=CPU)
@@ -50,7 +53,9 @@ class Case:
             return_tensors="pt",
         )
         label2id = self.theirs.config.label2id
-        if task != "tag":
+        if task == "regress":
+            self.labels = torch.tensor([row.label for row in self.rows])
+        elif task != "tag":
             self.labels = torch.tensor([label2id[row.label] for row in self.rows])
         else:  # as run_ner.py aligns them: the first piece of a word has its label, all else -100
             aligned = []
@@ -81,7 +86,7 @@ def test_logits_are_equal(case: Case):
     ours = compute_outputs(case.ours.model, case.features, case.ours.task, pad_id=0, runtime=CPU, batch_tokens=50)
     with torch.no_grad():
         logits = case.theirs(**case.inputs).logits
-    theirs = logits if case.ours.task.name == "classify" else logits[case.labels != -100]
+    theirs = logits[case.labels != -100] if case.ours.task.name == "tag" else logits
     torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-5, atol=1e-5)
 
 

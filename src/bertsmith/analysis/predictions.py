@@ -50,13 +50,13 @@ class Answers:
 
 
 def read_answers(split: str, path: Path) -> Answers:
-    """Rows without labels are passed over: nothing is known of their answers."""
+    """Rows without classes are passed over: those without labels, and those with numbers."""
     answers = Answers(split)
     batch: list[tuple[str, str]] = []
     for record in read_lines(path):
         if isinstance(record.get("words"), list):
             _add_tagged(answers, record)
-        elif record.get("label") is not None and record.get("prediction") is not None:
+        elif isinstance(record.get("label"), str) and isinstance(record.get("prediction"), str):
             pair = (str(record["label"]), str(record["prediction"]))
             _add(answers, record, pair, _probability(record), word=0)
             answers.rows += 1

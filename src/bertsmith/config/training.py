@@ -241,7 +241,7 @@ class CodeWords(Section):
 class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
-    task: Literal["classify", "tag"] = "classify"
+    task: Literal["classify", "regress", "tag"] = "classify"
     model: str | None = None
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
@@ -255,9 +255,9 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"
     """`"epoch"` or a number of steps."""
-    baselines: tuple[Literal["majority", "dictionary", "linear", "random-weights"], ...] = ()
-    """Simple models scored on the same rows: most frequent label; dictionary of training words (tag); a linear model
-    (classify: TF-IDF; tag: word, neighbours and shape); the same BERT from random weights."""
+    baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "random-weights"], ...] = ()
+    """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
+    a linear model (classify, regress: TF-IDF; tag: word, neighbours and shape); the same BERT from random weights."""
     literature: dict[str, str] = {}
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5

@@ -72,8 +72,8 @@ class Features:
     """Token ids of each row, [CLS] and [SEP] included, cut at the longest length allowed."""
     items: Ragged
     """Token positions, within its row, at which each row's answers are read."""
-    targets: Ints | None
-    """(all items,) label id of each item, in the order of `items`; None where rows have no labels."""
+    targets: Ints | Floats | None
+    """(all items,) label id, or number, of each item, in the order of `items`; None where rows have no labels."""
     cut_tokens: Ints
     """(rows,) Tokens that each row lost because it was longer than allowed."""
     second_starts: Ints | None = None
@@ -99,7 +99,7 @@ class TaskBatch:
     attention_mask: Tensor | None  # (batch, seq) int64, 1 = token, 0 = padding; None where nothing is padded
     token_type_ids: Tensor | None  # (batch, seq) int64, 1 in the second text of a pair; None where there is no pair
     items: Tensor  # (items,) int64 positions into the flattened (batch * seq)
-    targets: Tensor | None  # (items,) int64
+    targets: Tensor | None  # (items,) int64, or float32 where numbers are learned
     counts: dict[str, int]
     """Objective -> number of items, by which its summed loss is divided."""
     num_tokens: int
@@ -166,10 +166,20 @@ class Task(Protocol[RowT, AnswerT]):
     default_metric: str
     """Score that chooses the best checkpoint; larger is better."""
     metrics: tuple[str, ...]
+    smaller_is_better: frozenset[str]
+    """Those of the metrics that are better when smaller."""
+    problem_type: str | None
+    """What the config of such a model says it solves; None: it says nothing, or a usual classification."""
 
     @property
     def head(self) -> type[Pretrained]:
         """The class that answers: an encoder with this task's head."""
+
+    def labels_in(self, rows: Sequence[RowT], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
+        """Names of the head's outputs, from training rows or as declared; `DataError` where nothing can be learned."""
+
+    def check(self, rows: Sequence[RowT], labels: Sequence[str], *, where: str | Path | None) -> None:
+        """Raise `DataError` at the first row with a label that is not among `labels`."""
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[RowT]:
         """Rows of a file, DataFrame, Arrow table or list; `DataError` with file and line where it is not right."""
@@ -188,11 +198,14 @@ class Task(Protocol[RowT, AnswerT]):
     def decode(self, rows: Sequence[RowT], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[AnswerT]:
         """One answer a row; `outputs` is (all items, labels), and row `i` has outputs[starts[i]:starts[i + 1]]."""
 
-    def score(self, rows: Sequence[RowT], predictions: Sequence[Labels], labels: Sequence[str]) -> dict[str, float]:
-        """Metric -> score of predicted labels against the rows' own."""
+    def answer_of(self, row: RowT, prediction: Any) -> AnswerT:
+        """The answer of a simple model, which gives a label, a label for each word, or a number."""
+
+    def score(self, rows: Sequence[RowT], answers: Sequence[AnswerT], labels: Sequence[str]) -> dict[str, float]:
+        """Metric -> score of answers against the rows' own labels."""
 
     def interval(
-        self, rows: Sequence[RowT], predictions: Sequence[Labels], labels: Sequence[str], metric: str, *, seed: int
+        self, rows: Sequence[RowT], answers: Sequence[AnswerT], labels: Sequence[str], metric: str, *, seed: int
     ) -> tuple[float, float]:
         """95 % bootstrap interval of one score."""
 
@@ -200,13 +213,16 @@ class Task(Protocol[RowT, AnswerT]):
         """One line of predictions-SPLIT.jsonl (docs/metrics.md); `number` is the row's, from 0."""
 
     def labels_of(self, row: RowT) -> Labels:
-        """The labels a row came with: one for a text, one a word for a sentence, none where it has none."""
+        """The classes a row came with: one for a text, one a word for a sentence, none where it has none."""
 
     def predictions_of(self, answer: AnswerT) -> Labels:
-        """The labels of an answer, as many."""
+        """The classes of an answer, as many."""
 
     def text_of(self, row: RowT) -> str:
         """The row as a person reads it."""
+
+    def told(self, row: RowT, answer: AnswerT) -> tuple[str, str]:
+        """The row's label and the answer as a person reads them."""
 
 
 def item_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

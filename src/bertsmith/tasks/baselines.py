@@ -1,6 +1,7 @@
 """Simple models scored on the same rows as BERT, so that its score can be judged.
 
     classify   majority: the most frequent label; linear: TF-IDF of n-grams, then logistic regression
+    regress    mean: that of the training rows; linear: TF-IDF of n-grams, then ridge regression
     tag        majority; dictionary: each training word's most frequent label; linear: logistic regression on the
                word, its neighbours and its shape
 
@@ -8,6 +9,7 @@ They are built to be as good as their kind is: the linear models' penalty is cho
 deterministic, and take seconds for a thousand sentences.
 """
 
+import statistics
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +19,16 @@ from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from bertsmith.errors import DataError
 from bertsmith.tasks.metrics import score_classification, score_tags
-from bertsmith.tasks.tables import TaggedRow, TextRow, class_names
+from bertsmith.tasks.number_metrics import SMALLER_IS_BETTER, score_numbers
+from bertsmith.tasks.tables import ClassRow, TaggedRow, TextRow, class_names
 
 Tags = tuple[str, ...]
-TextPredictor = Callable[[Sequence[TextRow]], list[str]]
+ClassPredictor = Callable[[Sequence[ClassRow]], list[str]]
+NumberPredictor = Callable[[Sequence[TextRow[float]]], list[float]]
 TagPredictor = Callable[[Sequence[TaggedRow]], list[Tags]]
 
 _INVERSE_PENALTIES = (0.1, 1.0, 10.0)
@@ -35,32 +39,20 @@ _FEWEST_USES = 2
 """Features of one training word alone are left out: scores stay, and with a third of the features, most time goes."""
 
 
-def majority_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric: str) -> TextPredictor:  # noqa: ARG001
+def majority_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metric: str) -> ClassPredictor:  # noqa: ARG001
     """Always the most frequent label of the training rows."""
     label = _most_frequent(_label(row) for row in train)
     return lambda rows: [label for _ in rows]
 
 
-def linear_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric: str) -> TextPredictor:
+def linear_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metric: str) -> ClassPredictor:
     """TF-IDF (1 + log tf, unit length) of words and word pairs, of 1 to 3 characters for Chinese; `metric` picks C.
 
     Of a pair of texts: of each, and their product.
     """
     names = class_names(train)
     truth = [_label(row) for row in validation]
-    if _mostly_han(train):
-        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
-    else:
-        vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
-    vectorizer.fit([text for row in train for text in _texts(row)])
-
-    def encode(rows: Sequence[TextRow]) -> Any:
-        found = vectorizer.transform([row.text for row in rows])
-        if all(row.pair is None for row in rows):
-            return found
-        other = vectorizer.transform([row.pair or "" for row in rows])
-        return hstack([found, other, found.multiply(other)]).tocsr()  # the last: what both texts have
-
+    encode = _text_features(train)
     features, held_out = encode(train), encode(validation)
     model = _best(
         features,
@@ -68,6 +60,29 @@ def linear_label(train: Sequence[TextRow], validation: Sequence[TextRow], metric
         lambda model: score_classification(truth, [str(label) for label in model.predict(held_out)], names)[metric],
     )
     return lambda rows: [str(label) for label in model.predict(encode(rows))]
+
+
+def mean_number(
+    train: Sequence[TextRow[float]],
+    validation: Sequence[TextRow[float]],  # noqa: ARG001
+    metric: str,  # noqa: ARG001
+) -> NumberPredictor:
+    """Always the mean of the training rows."""
+    mean = statistics.fmean(row.label or 0.0 for row in train)
+    return lambda rows: [mean for _ in rows]
+
+
+def linear_number(
+    train: Sequence[TextRow[float]], validation: Sequence[TextRow[float]], metric: str
+) -> NumberPredictor:
+    """Ridge regression on the features of `linear_label`; `metric` picks the penalty."""
+    encode = _text_features(train)
+    features, held_out = encode(train), encode(validation)
+    truth = [row.label or 0.0 for row in validation]
+    sign = -1 if metric in SMALLER_IS_BETTER else 1
+    models = [Ridge(alpha=1 / inverse).fit(features, [row.label for row in train]) for inverse in _INVERSE_PENALTIES]
+    best = max(models, key=lambda model: sign * score_numbers(truth, model.predict(held_out))[metric])
+    return lambda rows: [float(value) for value in best.predict(encode(rows))]
 
 
 def majority_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metric: str) -> TagPredictor:  # noqa: ARG001
@@ -110,6 +125,7 @@ def linear_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metr
 
 BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "classify": {"majority": majority_label, "linear": linear_label},
+    "regress": {"mean": mean_number, "linear": linear_number},
     "tag": {"majority": majority_tag, "dictionary": dictionary_tag, "linear": linear_tag},
 }
 """Task -> name -> function (train rows, validation rows, metric) -> function (rows) -> a label or tags for each row."""
@@ -173,11 +189,29 @@ def _most_frequent(labels: Any) -> str:
     return str(min(counts, key=lambda label: (-counts[label], label)))
 
 
-def _texts(row: TextRow) -> list[str]:
+def _text_features(train: Sequence[TextRow[Any]]) -> Callable[[Sequence[TextRow[Any]]], Any]:
+    """Rows to TF-IDF features, fitted on the training rows; of a pair, those of each text and their product."""
+    if _mostly_han(train):
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
+    else:
+        vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer.fit([text for row in train for text in _texts(row)])
+
+    def encode(rows: Sequence[TextRow[Any]]) -> Any:
+        found = vectorizer.transform([row.text for row in rows])
+        if all(row.pair is None for row in rows):
+            return found
+        other = vectorizer.transform([row.pair or "" for row in rows])
+        return hstack([found, other, found.multiply(other)]).tocsr()
+
+    return encode
+
+
+def _texts(row: TextRow[Any]) -> list[str]:
     return [row.text] if row.pair is None else [row.text, row.pair]
 
 
-def _label(row: TextRow) -> str:
+def _label(row: ClassRow) -> str:
     if row.label is None:
         raise DataError("the row has no label; a baseline learns from labelled rows", line=row.line)
     return row.label
@@ -189,7 +223,7 @@ def _labels(row: TaggedRow) -> Tags:
     return row.labels
 
 
-def _mostly_han(rows: Sequence[TextRow]) -> bool:
+def _mostly_han(rows: Sequence[TextRow[Any]]) -> bool:
     """True where more than half the letters are Chinese characters: words are then not parted by spaces."""
     texts = (text for row in rows[:1000] for text in _texts(row))
     letters = [character for text in texts for character in text if character.isalpha()]

@@ -4,6 +4,7 @@ figure 4a and b).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
-from bertsmith.tasks.tables import TextRow, read_text_rows
+from bertsmith.tasks.tables import ClassRow, check_labels, class_names, read_text_rows
 from bertsmith.tasks.texts import encode_texts, row_text
 from bertsmith.tokenizer.encode import Tokenizer
 
@@ -32,9 +33,11 @@ class Classify:
     name = "classify"
     default_metric = "macro_f1"
     metrics = tuple(CLASSIFICATION_SCORES)
+    smaller_is_better: frozenset[str] = frozenset()
+    problem_type = None
     head = BertForSequenceClassification
 
-    def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TextRow]:
+    def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:
         return read_text_rows(
             source,
             text_column=columns.text,
@@ -46,7 +49,7 @@ class Classify:
         )
 
     def encode(
-        self, rows: Sequence[TextRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
+        self, rows: Sequence[ClassRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
         targets = None
         if labels is not None:
@@ -62,7 +65,7 @@ class Classify:
         return item_cross_entropy(outputs, targets)
 
     def decode(
-        self, rows: Sequence[TextRow], outputs: Floats, starts: Ints, labels: Sequence[str]
+        self, rows: Sequence[ClassRow], outputs: Floats, starts: Ints, labels: Sequence[str]
     ) -> list[Classification]:
         own = outputs[starts[: len(rows)]]  # (rows, labels): a text's one item
         chosen = own.argmax(axis=-1).tolist()
@@ -72,15 +75,29 @@ class Classify:
             for best, row in zip(chosen, probabilities, strict=True)
         ]
 
-    def score(self, rows: Sequence[TextRow], predictions: Sequence[Labels], labels: Sequence[str]) -> dict[str, float]:
-        return score_classification(_gold(rows), [label for (label,) in predictions], labels)
+    def score(
+        self, rows: Sequence[ClassRow], answers: Sequence[Classification], labels: Sequence[str]
+    ) -> dict[str, float]:
+        return score_classification(_gold(rows), [answer.label for answer in answers], labels)
 
     def interval(
-        self, rows: Sequence[TextRow], predictions: Sequence[Labels], labels: Sequence[str], metric: str, *, seed: int
+        self,
+        rows: Sequence[ClassRow],
+        answers: Sequence[Classification],
+        labels: Sequence[str],
+        metric: str,
+        *,
+        seed: int,
     ) -> tuple[float, float]:
-        return classification_interval(_gold(rows), [label for (label,) in predictions], labels, metric, seed=seed)
+        return classification_interval(_gold(rows), [answer.label for answer in answers], labels, metric, seed=seed)
 
-    def record(self, number: int, row: TextRow, answer: Classification) -> dict[str, Any]:
+    def labels_in(self, rows: Sequence[ClassRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
+        return class_names(rows, where=where, declared=declared)
+
+    def check(self, rows: Sequence[ClassRow], labels: Sequence[str], *, where: str | Path | None) -> None:
+        check_labels(rows, labels, where=where)
+
+    def record(self, number: int, row: ClassRow, answer: Classification) -> dict[str, Any]:
         return {
             "row": number,
             "line": row.line,
@@ -91,15 +108,21 @@ class Classify:
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
         }
 
-    def labels_of(self, row: TextRow) -> Labels:
+    def answer_of(self, row: ClassRow, prediction: str) -> Classification:  # noqa: ARG002
+        return Classification(prediction, {prediction: 1.0})
+
+    def told(self, row: ClassRow, answer: Classification) -> tuple[str, str]:
+        return row.label or "", answer.label
+
+    def labels_of(self, row: ClassRow) -> Labels:
         return () if row.label is None else (row.label,)
 
     def predictions_of(self, answer: Classification) -> Labels:
         return (answer.label,)
 
-    def text_of(self, row: TextRow) -> str:
+    def text_of(self, row: ClassRow) -> str:
         return row_text(row)
 
 
-def _gold(rows: Sequence[TextRow]) -> list[str]:
+def _gold(rows: Sequence[ClassRow]) -> list[str]:
     return [row.label for row in rows if row.label is not None]

@@ -13,9 +13,8 @@ import torch
 from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card
 from bertsmith.runtime import Runtime
-from bertsmith.tasks.base import Columns, Features, Floats, Labels, Task
+from bertsmith.tasks.base import Columns, Features, Floats, Task
 from bertsmith.tasks.predict import Predictor, compute_outputs
-from bertsmith.tasks.tables import check_labels
 
 HARDEST = 10
 """Rows with the largest loss that an evaluation names."""
@@ -90,7 +89,7 @@ def evaluate(
     task, labels = predictor.task, predictor.labels
     rows = task.read(data, columns or Columns(), require_labels=True)
     where = data if isinstance(data, str | Path) else None
-    check_labels(rows, labels, where=where)
+    task.check(rows, labels, where=where)
     features = predictor.encode(rows, labelled=True)
     outputs = compute_outputs(
         predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime
@@ -99,7 +98,7 @@ def evaluate(
     table = score_table(
         task,
         rows,
-        [task.predictions_of(answer) for answer in scored.answers],
+        scored.answers,
         labels,
         name=name or str(predictor.directory),
         split=split or (Path(where).stem if where is not None else "test"),
@@ -132,7 +131,7 @@ def score_outputs(
     row_losses = np.bincount(owner, weights=losses, minlength=len(rows)) / np.maximum(items, 1)
     return Scored(
         answers=answers,
-        scores=task.score(rows, [task.predictions_of(answer) for answer in answers], labels),
+        scores=task.score(rows, answers, labels),
         loss=float(losses.mean()) if len(losses) else 0.0,
         row_losses=row_losses.tolist(),
     )
@@ -141,7 +140,7 @@ def score_outputs(
 def score_table(
     task: Task[Any, Any],
     rows: Sequence[Any],
-    predictions: Sequence[Labels],
+    answers: Sequence[Any],
     labels: Sequence[str],
     *,
     name: str,
@@ -152,25 +151,22 @@ def score_table(
 ) -> tuple[ScoreRow, ...]:
     """A line with interval for each of the task's metrics."""
     lines = []
-    for metric, score in task.score(rows, predictions, labels).items():
-        low, high = task.interval(rows, predictions, labels, metric, seed=seed)
+    for metric, score in task.score(rows, answers, labels).items():
+        low, high = task.interval(rows, answers, labels, metric, seed=seed)
         lines.append(ScoreRow(name, split, metric, score, low, high, len(rows), round(seconds, 3), note))
     return tuple(lines)
 
 
 def details(task: Task[Any, Any], rows: Sequence[Any], scored: Scored, labels: Sequence[str]) -> dict[str, Any]:
-    """Fields of an evaluation event that a diagnosis reads: predictions per class, and the hardest examples."""
+    """Fields of an evaluation event that a diagnosis reads: predictions per class, where there are classes, and the
+    hardest examples.
+    """
     counts = Counter(label for answer in scored.answers for label in task.predictions_of(answer))
     order = np.argsort(-np.asarray(scored.row_losses), kind="stable")[:HARDEST]
-    return {
-        "predictions_per_class": {label: counts[label] for label in labels},
-        "hardest": [
-            {
-                "text": task.text_of(rows[number]),
-                "label": " ".join(task.labels_of(rows[number])),
-                "prediction": " ".join(task.predictions_of(scored.answers[number])),
-                "loss": scored.row_losses[number],
-            }
-            for number in order.tolist()
-        ],
-    }
+    hardest = []
+    for number in order.tolist():
+        label, prediction = task.told(rows[number], scored.answers[number])
+        text, loss = task.text_of(rows[number]), scored.row_losses[number]
+        hardest.append({"text": text, "label": label, "prediction": prediction, "loss": loss})
+    found: dict[str, Any] = {"hardest": hardest}
+    return found | {"predictions_per_class": {label: counts[label] for label in labels}} if counts else found

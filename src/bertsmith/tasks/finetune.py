@@ -19,7 +19,7 @@ from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
-from bertsmith.tasks.base import Columns, Features, Floats, Labels, Task, TaskBatch, TrainingBatches
+from bertsmith.tasks.base import Columns, Features, Floats, Task, TaskBatch, TrainingBatches
 from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
@@ -236,14 +236,13 @@ class _Run:
         lines: list[ScoreRow] = []
         own: dict[str, dict[str, float]] = {}
         for split, rows in (splits.test or {"validation": splits.validation}).items():
-            for name, predictions, seconds in self._simple_predictions(rows):
-                lines += self._table(rows, predictions, name=name, split=split, seconds=seconds)
+            for name, answers, seconds in self._simple_answers(rows):
+                lines += self._table(rows, answers, name=name, split=split, seconds=seconds)
             started = time.monotonic()
             features = self._encode(rows, split)
             scored = score_outputs(self.task, rows, features, self._outputs(model, features), labels)
             seconds = training_seconds + time.monotonic() - started
-            predictions = [self.task.predictions_of(answer) for answer in scored.answers]
-            lines += self._table(rows, predictions, name=self.name, split=split, seconds=seconds)
+            lines += self._table(rows, scored.answers, name=self.name, split=split, seconds=seconds)
             own[split] = dict(scored.scores)
             pairs = enumerate(zip(rows, scored.answers, strict=True))
             records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
@@ -329,7 +328,8 @@ class _Run:
             torch.manual_seed(derive_seed("head", self.seed))
             base_config = read_config(self.base)
             dropout = self.config.dropout
-            overrides = {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
+            overrides: dict[str, Any] = {"problem_type": self.task.problem_type}
+            overrides |= {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
             if self.random_weights:
                 model = self.task.head(base_config.with_labels(labels).replace(**overrides))
                 start_positions(model, self.position_init)
@@ -360,6 +360,7 @@ class _Run:
             losses={self.task.name: scored.loss},
             scores=scored.scores,
             metric=self.metric,
+            smaller_is_better=self.metric in self.task.smaller_is_better,
             details=details(self.task, self.splits.validation, scored, self.splits.labels)
             | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items},
         )
@@ -390,16 +391,16 @@ class _Run:
         self.dir.save_model(name, model, self.tokenizer, card)
 
     def _table(
-        self, rows: Sequence[Any], predictions: Sequence[Labels], *, name: str, split: str, seconds: float
+        self, rows: Sequence[Any], answers: Sequence[Any], *, name: str, split: str, seconds: float
     ) -> tuple[ScoreRow, ...]:
         labels, seed = self.splits.labels, self.seed
-        return score_table(self.task, rows, predictions, labels, name=name, split=split, seconds=seconds, seed=seed)
+        return score_table(self.task, rows, answers, labels, name=name, split=split, seconds=seconds, seed=seed)
 
-    def _simple_predictions(self, rows: Sequence[Any]) -> Iterator[tuple[str, list[Labels], float]]:
-        """Name, predictions and seconds of the recipe's baselines; a BERT from random weights is a run of its own."""
+    def _simple_answers(self, rows: Sequence[Any]) -> Iterator[tuple[str, list[Any], float]]:
+        """Name, answers and seconds of the recipe's baselines; a BERT from random weights is a run of its own."""
         for name, learn in BASELINES[self.task.name].items():
             if name in self.config.baselines and not self.random_weights:
                 started = time.monotonic()
-                answers = learn(self.splits.train, self.splits.validation, self.metric)(rows)
-                predictions = [(answer,) if isinstance(answer, str) else answer for answer in answers]
-                yield name, predictions, time.monotonic() - started
+                predictions = learn(self.splits.train, self.splits.validation, self.metric)(rows)
+                answers = [self.task.answer_of(row, found) for row, found in zip(rows, predictions, strict=True)]
+                yield name, answers, time.monotonic() - started

@@ -18,7 +18,7 @@ from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.evaluate import score_outputs
 from bertsmith.tasks.predict import check_max_length, compute_outputs
 from bertsmith.tasks.splits import Splits, read_splits
-from bertsmith.tasks.tables import TextRow
+from bertsmith.tasks.tables import ClassRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.labelled import OBJECTIVE
 from bertsmith.training.plan import Due
@@ -106,6 +106,6 @@ class LabelledRows:
     def _validation(self) -> Features:
         return self._encode(self.splits.validation)
 
-    def _encode(self, rows: Sequence[TextRow]) -> Features:
+    def _encode(self, rows: Sequence[ClassRow]) -> Features:
         labels = self.splits.labels
         return _TASK.encode(rows, self.tokenizer, labels=labels, max_length=self.config.max_length)

@@ -219,11 +219,11 @@ def classification_interval(
     confusion = confusion_matrix(labels, predictions, names)
     cells = np.flatnonzero(confusion)
     scores = []
-    for draws in _resampled(confusion.ravel()[cells], confusion.size, seed=seed, resamples=resamples):
-        resampled = np.zeros((len(draws), confusion.size), dtype=np.int64)
-        resampled[:, cells] = draws
-        scores.append(CLASSIFICATION_SCORES[metric](resampled.reshape(-1, *confusion.shape)))
-    return _middle(np.concatenate(scores))
+    for draws in resampled(confusion.ravel()[cells], confusion.size, seed=seed, resamples=resamples):
+        counts = np.zeros((len(draws), confusion.size), dtype=np.int64)
+        counts[:, cells] = draws
+        scores.append(CLASSIFICATION_SCORES[metric](counts.reshape(-1, *confusion.shape)))
+    return middle(np.concatenate(scores))
 
 
 def tag_interval(
@@ -238,11 +238,11 @@ def tag_interval(
     """95 % percentile bootstrap interval of a tagging score, resampling sentences (their words hang together)."""
     kinds, times = np.unique(tag_counts(labels, predictions, names), axis=0, return_counts=True)
     score = TAG_SCORES[metric]
-    parts = [score(draws @ kinds) for draws in _resampled(times, len(times), seed=seed, resamples=resamples)]
-    return _middle(np.concatenate(parts))
+    parts = [score(draws @ kinds) for draws in resampled(times, len(times), seed=seed, resamples=resamples)]
+    return middle(np.concatenate(parts))
 
 
-def _resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Iterator[Counts]:
+def resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Iterator[Counts]:
     """Yield (some resamples, kinds) counts of drawing as many rows as there are, with replacement.
 
     Rows that add the same to a score are of one kind, seen `times` times; drawing rows and counting their kinds is one
@@ -255,6 +255,7 @@ def _resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Itera
         yield generator.multinomial(rows, times / rows, size=min(at_once, resamples - start))
 
 
-def _middle(scores: Floats) -> tuple[float, float]:
+def middle(scores: Floats) -> tuple[float, float]:
+    """The bounds between which 95 % of the scores lie."""
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)

@@ -26,12 +26,13 @@ from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.base import Columns, Features, Floats, Task, evaluation_batches
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
-from bertsmith.tasks.tables import TaggedRow, TextRow
+from bertsmith.tasks.regress import Regress
+from bertsmith.tasks.tables import AnyRow, TaggedRow, TextRow
 from bertsmith.tasks.tag import Tag
 from bertsmith.tokenizer.encode import Tokenizer
 
-TASKS: dict[str, Task[Any, Any]] = {"classify": Classify(), "tag": Tag()}
-_TASK_OF_HEAD = {task.head.__name__: name for name, task in TASKS.items()}
+TASKS: dict[str, Task[Any, Any]] = {"classify": Classify(), "regress": Regress(), "tag": Tag()}
+_TASK_OF_HEAD = {(task.head.__name__, task.problem_type): name for name, task in TASKS.items()}
 
 ROWS_AT_ONCE = 4096
 """Texts tokenised and sorted by length together: memory stays bounded however many there are."""
@@ -64,7 +65,7 @@ class Predictor:
         """Load a model directory, a run (its best model), RUN/last, or a hub name.
 
         Args:
-            task: "classify" or "tag"; by default what bertsmith.json says, else the architecture of config.json.
+            task: a name of `TASKS`; by default what bertsmith.json says, else the architecture of config.json.
             max_length: by default what it was fine-tuned with, else as many as the model has positions.
             runtime: by default this machine's best device, in float32.
 
@@ -122,7 +123,7 @@ class Predictor:
             raise UsageError(f"{self.directory} was fine-tuned on {reads if self.reads_pairs else 'single texts'}")
         return row
 
-    def _row(self, text: object, number: int) -> TextRow | TaggedRow:
+    def _row(self, text: object, number: int) -> AnyRow:
         if self.task.name == "tag":
             words = split_words(text) if isinstance(text, str) else text
             if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
@@ -222,7 +223,9 @@ def _task_name(task: str | None, card: Mapping[str, Any], config: BertConfig, di
             raise UsageError(f"task {task!r} is unknown; tasks: {', '.join(TASKS)}")
         return task
     architectures = config.extra.get("architectures") or []
-    found = card.get("task") or next((_TASK_OF_HEAD[name] for name in architectures if name in _TASK_OF_HEAD), None)
+    problem_type = None if config.problem_type == "single_label_classification" else config.problem_type
+    heads = [(name, problem_type) for name in architectures]
+    found = card.get("task") or next((_TASK_OF_HEAD[head] for head in heads if head in _TASK_OF_HEAD), None)
     if found not in TASKS:
         raise CheckpointError(
             f"{directory} holds {', '.join(architectures) or 'a model without a head'}, which neither classifies nor "

@@ -13,7 +13,7 @@ from bertsmith.config import TableConfig
 from bertsmith.errors import DataError, UsageError
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.base import Columns, Task, shuffled
-from bertsmith.tasks.tables import check_labels, class_names, read_label_names, split_rows
+from bertsmith.tasks.tables import read_label_names, split_rows
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_splits(
     if not declared and columns.label_names is not None:
         declared = read_label_names(columns.label_names)
     train_rows = task.read(train, columns, require_labels=True)
-    labels = class_names(train_rows, where=_path(train), declared=declared)
+    labels = task.labels_in(train_rows, where=_path(train), declared=declared)
     if validation is None:
         train_rows, validation_rows = split_rows(train_rows, config.validation_share, seed)
     else:
@@ -97,7 +97,7 @@ def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, label
     rows = task.read(source, columns, require_labels=True)
     if not rows:
         raise DataError("no rows; expected at least one", path=_path(source))
-    check_labels(rows, labels, where=_path(source))
+    task.check(rows, labels, where=_path(source))
     return rows
 
 

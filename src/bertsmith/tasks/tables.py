@@ -1,17 +1,18 @@
-"""The one reader of labelled data: sentences with a label, and sentences with a label on each word.
+"""The one reader of labelled data: sentences with a label or a number, and sentences with a label on each word.
 
     classify   .tsv .txt .csv .jsonl .parquet, DataFrame, Arrow table, list of dicts or of (text, label); of pairs,
                (text, second text, label)
+    regress    the same with a number for a label
     tag        CoNLL (word first, tag last, blank line between sentences), or tables with lists of words and of labels
 
 Labels are text from here on; a whole number becomes its digits. Whatever is wrong is a `DataError` with file and line.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -22,12 +23,17 @@ from bertsmith.tasks.records import Column, Place, Records, find_data_file, numb
 _TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
+LabelT = TypeVar("LabelT")
+
+
 @dataclass(frozen=True, slots=True)
-class TextRow:
-    """A text and its label; `line` is the file's line, or the row's number in a table, from 1."""
+class TextRow(Generic[LabelT]):
+    """A text and its label, a class's name or a number; `line` is the file's line, or the row's number in a table,
+    from 1.
+    """
 
     text: str
-    label: str | None
+    label: LabelT | None
     line: int
     pair: str | None = None
     """The second text, where rows are pairs."""
@@ -42,7 +48,9 @@ class TaggedRow:
     line: int
 
 
-Row = TypeVar("Row", TextRow, TaggedRow)
+ClassRow = TextRow[str]
+AnyRow = TextRow[Any] | TaggedRow
+Row = TypeVar("Row", bound=AnyRow)
 
 
 def read_text_rows(
@@ -54,15 +62,49 @@ def read_text_rows(
     header: bool = True,
     label_names: str | Path | None = None,
     require_labels: bool = True,
-) -> list[TextRow]:
-    """Read a labelled table.
+) -> list[ClassRow]:
+    """Read a table of texts, or pairs of them, with a class each.
 
     Columns are names, or numbers from 0. TSV has no quoting (CoLA's text is full of quotes), CSV has. With
     `label_names`, a file with a name a line, the table holds line numbers from 0. Without `require_labels` (as for
     prediction) a label that is not there is None and an empty text is let through.
     """
     names = read_label_names(label_names) if label_names is not None else None
-    text_columns = (text_column,) if pair_column is None else (text_column, pair_column)
+
+    def label(value: object, place: Place, line: int) -> str | None:
+        return _label(value, names, place, line, required=require_labels)
+
+    columns = (text_column,) if pair_column is None else (text_column, pair_column)
+    return _read_texts(source, columns, label_column, label, header=header, require_labels=require_labels)
+
+
+def read_rated_rows(
+    source: object,
+    *,
+    text_column: Column = "text",
+    label_column: Column = "label",
+    pair_column: Column | None = None,
+    header: bool = True,
+    require_labels: bool = True,
+) -> list[TextRow[float]]:
+    """The same with a finite number each."""
+
+    def number(value: object, place: Place, line: int) -> float | None:
+        return _number(value, place, line, required=require_labels)
+
+    columns = (text_column,) if pair_column is None else (text_column, pair_column)
+    return _read_texts(source, columns, label_column, number, header=header, require_labels=require_labels)
+
+
+def _read_texts(
+    source: object,
+    text_columns: Sequence[Column],
+    label_column: Column,
+    label_of: Callable[[object, Place, int], LabelT | None],
+    *,
+    header: bool,
+    require_labels: bool,
+) -> list[TextRow[LabelT]]:
     records = read_records(source, header=header, columns=(*text_columns, label_column))
     place = records.place
     columns = [*(records.values(column) for column in text_columns)]
@@ -73,8 +115,7 @@ def read_text_rows(
             _text(text, column, place, line, required=require_labels)
             for (_, text), column in zip(found, text_columns, strict=True)
         )
-        label = _label(label, names, place, line, required=require_labels)
-        rows.append(TextRow(first, label, line, *second))
+        rows.append(TextRow(first, label_of(label, place, line), line, *second))
     return rows
 
 
@@ -119,7 +160,7 @@ def read_label_names(path: str | Path) -> tuple[str, ...]:
 
 
 def class_names(
-    rows: Iterable[TextRow | TaggedRow], *, where: str | Path | None = None, declared: Sequence[str] = ()
+    rows: Iterable[AnyRow], *, where: str | Path | None = None, declared: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The labels to learn, in order: `declared`, or those of the training rows, sorted (whole numbers by value).
 
@@ -141,7 +182,7 @@ def class_names(
     return tuple(sorted(seen, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
 
 
-def check_labels(rows: Iterable[TextRow | TaggedRow], names: Sequence[str], *, where: str | Path | None = None) -> None:
+def check_labels(rows: Iterable[AnyRow], names: Sequence[str], *, where: str | Path | None = None) -> None:
     """Raise `DataError` at the first row with a label that is not among `names`."""
     known = set(names)
     place = Place(Path(where) if where is not None else None)
@@ -242,6 +283,23 @@ def _label(value: object, names: Sequence[str] | None, place: Place, line: int, 
     return names[int(label)]
 
 
+def _number(value: object, place: Place, line: int, *, required: bool) -> float | None:
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+    if is_missing or (isinstance(value, str) and not value.strip()):
+        if required:
+            raise place.error("the number is missing; remove the row or fill it in", line)
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise place.error(f"the label is {_kind(value)}; expected a number", line)
+    try:
+        found = float(value)
+    except ValueError:
+        raise place.error(f"label {value[:40]!r} is no number, such as 3 or 4.5", line) from None
+    if not math.isfinite(found):
+        raise place.error(f"label {value} is not finite; remove the row or fill it in", line)
+    return found
+
+
 def _as_label(value: object, place: Place, line: int) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -256,19 +314,21 @@ def _as_label(value: object, place: Place, line: int) -> str:
     raise place.error(f"the label is {_kind(value)}; expected a name or a whole number", line)
 
 
-def _labels_of(row: TextRow | TaggedRow) -> tuple[str, ...]:
+def _labels_of(row: AnyRow) -> tuple[str, ...]:
     if isinstance(row, TaggedRow):
         return row.labels or ()
     return () if row.label is None else (row.label,)
 
 
-def _stratum(row: TextRow | TaggedRow) -> str:
+def _stratum(row: AnyRow) -> str | float:
     """The label; for tagged words the first that is not O, so that both halves have sentences with entities."""
+    if isinstance(row, TextRow) and isinstance(row.label, float):
+        return row.label
     labels = _labels_of(row)
     return next((label for label in labels if label != "O"), labels[0] if labels else "")
 
 
-def _hash(row: TextRow | TaggedRow, seed: int) -> int:
+def _hash(row: AnyRow, seed: int) -> int:
     if isinstance(row, TaggedRow):
         return derive_seed("split", seed, "\x1f".join(row.words))
     return derive_seed("split", seed, row.text if row.pair is None else f"{row.text}\x1f{row.pair}")

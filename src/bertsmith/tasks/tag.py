@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from bertsmith.errors import UsageError
 from bertsmith.model.heads import BertForTokenClassification
 from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
-from bertsmith.tasks.tables import TaggedRow, read_tagged_rows
+from bertsmith.tasks.tables import TaggedRow, check_labels, class_names, read_tagged_rows
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTSIDE = "O"
@@ -33,6 +34,8 @@ class Tag:
     name = "tag"
     default_metric = "f1"
     metrics = tuple(TAG_SCORES)
+    smaller_is_better: frozenset[str] = frozenset()
+    problem_type = None
     head = BertForTokenClassification
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
@@ -94,15 +97,19 @@ class Tag:
             answers.append(Tagging(row.words, tuple(tags), (*confidence[start:end], *[0.0] * lost)))
         return answers
 
-    def score(
-        self, rows: Sequence[TaggedRow], predictions: Sequence[Labels], labels: Sequence[str]
-    ) -> dict[str, float]:
-        return score_tags(_gold(rows), predictions, labels)
+    def score(self, rows: Sequence[TaggedRow], answers: Sequence[Tagging], labels: Sequence[str]) -> dict[str, float]:
+        return score_tags(_gold(rows), [answer.tags for answer in answers], labels)
 
     def interval(
-        self, rows: Sequence[TaggedRow], predictions: Sequence[Labels], labels: Sequence[str], metric: str, *, seed: int
+        self, rows: Sequence[TaggedRow], answers: Sequence[Tagging], labels: Sequence[str], metric: str, *, seed: int
     ) -> tuple[float, float]:
-        return tag_interval(_gold(rows), predictions, labels, metric, seed=seed)
+        return tag_interval(_gold(rows), [answer.tags for answer in answers], labels, metric, seed=seed)
+
+    def labels_in(self, rows: Sequence[TaggedRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
+        return class_names(rows, where=where, declared=declared)
+
+    def check(self, rows: Sequence[TaggedRow], labels: Sequence[str], *, where: str | Path | None) -> None:
+        check_labels(rows, labels, where=where)
 
     def record(self, number: int, row: TaggedRow, answer: Tagging) -> dict[str, Any]:
         return {
@@ -113,6 +120,12 @@ class Tag:
             "predictions": answer.tags,
             "confidence": answer.confidence,
         }
+
+    def answer_of(self, row: TaggedRow, prediction: Sequence[str]) -> Tagging:
+        return Tagging(row.words, tuple(prediction), (1.0,) * len(row.words))
+
+    def told(self, row: TaggedRow, answer: Tagging) -> tuple[str, str]:
+        return " ".join(row.labels or ()), " ".join(answer.tags)
 
     def labels_of(self, row: TaggedRow) -> Labels:
         return row.labels or ()

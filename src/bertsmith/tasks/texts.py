@@ -1,8 +1,10 @@
 """Texts, and pairs of texts, as the model reads them: `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bertsmith.tasks.base import Features, Ragged
 from bertsmith.tasks.tables import TextRow
@@ -11,7 +13,7 @@ from bertsmith.tokenizer.frame import longest_first
 
 
 def encode_texts(
-    rows: Sequence[TextRow], tokenizer: Tokenizer, *, max_length: int, targets: np.ndarray | None = None
+    rows: Sequence[TextRow[Any]], tokenizer: Tokenizer, *, max_length: int, targets: npt.NDArray[Any] | None = None
 ) -> Features:
     """One item a row, read at [CLS]. Of a pair that is too long, tokens are taken from whichever text is longer."""
     firsts = tokenizer.encode_ids([row.text for row in rows])
@@ -45,6 +47,6 @@ def _frame(
     return [*head, *second[: lengths[1]], sep_id], len(head), len(first) + len(second) - sum(lengths)
 
 
-def row_text(row: TextRow) -> str:
+def row_text(row: TextRow[Any]) -> str:
     """The row as a person reads it."""
     return row.text if row.pair is None else f"{row.text} | {row.pair}"

@@ -72,12 +72,16 @@ class Due:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out loss and scores. `metric` names the score by which the best checkpoint is chosen; None: the loss."""
+    """Held-out loss and scores. `metric` names the score by which the best checkpoint is chosen; None: the loss.
+
+    `smaller_is_better` says so of that score, as of an error.
+    """
 
     loss: float
     losses: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     metric: str | None = None
+    smaller_is_better: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     """More fields for the evaluation event, such as predictions_per_class and hardest."""
     samples: Sequence[Mapping[str, Any]] = ()
@@ -91,7 +95,9 @@ class Evaluation:
     @property
     def value(self) -> float:
         """What the best is chosen by; greater is better."""
-        return -self.loss if self.metric is None else self.scores[self.metric]
+        if self.metric is None:
+            return -self.loss
+        return -self.scores[self.metric] if self.smaller_is_better else self.scores[self.metric]
 
 
 @dataclass(frozen=True)

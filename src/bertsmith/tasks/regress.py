@@ -1,0 +1,128 @@
+"""Regression: a number for a text or a pair of texts, read at [CLS] through the pooler (Devlin et al. 2018, STS-B)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertsmith.errors import DataError, UsageError
+from bertsmith.model.heads import BertForSequenceClassification
+from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, TaskBatch
+from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, numbers_interval, score_numbers
+from bertsmith.tasks.tables import TextRow, read_rated_rows
+from bertsmith.tasks.texts import encode_texts, row_text
+from bertsmith.tokenizer.encode import Tokenizer
+
+OUTPUT = "value"
+"""What the head's one output is called in config.json."""
+RatedRow = TextRow[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """The number that the model gives."""
+
+    value: float
+
+
+class Regress:
+    """Text -> number. Loss: squared error."""
+
+    name = "regress"
+    default_metric = "spearman"
+    metrics = tuple(NUMBER_SCORES)
+    smaller_is_better = SMALLER_IS_BETTER
+    problem_type = "regression"
+    head = BertForSequenceClassification
+
+    def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[RatedRow]:
+        if columns.label_names is not None:
+            raise UsageError("label_names is for classes; numbers have none")
+        return read_rated_rows(
+            source,
+            text_column=columns.text,
+            label_column=columns.label,
+            pair_column=columns.pair,
+            header=columns.header,
+            require_labels=require_labels,
+        )
+
+    def labels_in(self, rows: Sequence[RatedRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
+        if declared:
+            raise UsageError("labels is for classes; numbers have none")
+        found = {row.label for row in rows}
+        if len(found) < 2:
+            told = f"only the number {found.pop():g}" if found else "no numbers"
+            raise DataError(f"{len(rows)} rows with {told}; nothing can be learned from them", path=where)
+        return (OUTPUT,)
+
+    def check(self, rows: Sequence[RatedRow], labels: Sequence[str], *, where: str | Path | None) -> None:
+        """Any number will do."""
+
+    def encode(
+        self, rows: Sequence[RatedRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
+    ) -> Features:
+        targets = None if labels is None else np.array([_number(row) for row in rows], dtype=np.float32)
+        return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
+
+    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+        return logits  # (batch, 1), and each row is one item
+
+    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).squeeze(-1)
+        return F.mse_loss(precise, targets.to(precise.dtype), reduction="none")
+
+    def decode(self, rows: Sequence[RatedRow], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[Rating]:  # noqa: ARG002
+        return [Rating(round(value, 6)) for value in outputs[starts[: len(rows)], 0].tolist()]
+
+    def answer_of(self, row: RatedRow, prediction: float) -> Rating:  # noqa: ARG002
+        return Rating(prediction)
+
+    def score(self, rows: Sequence[RatedRow], answers: Sequence[Rating], labels: Sequence[str]) -> dict[str, float]:  # noqa: ARG002
+        return score_numbers([_number(row) for row in rows], [answer.value for answer in answers])
+
+    def interval(
+        self,
+        rows: Sequence[RatedRow],
+        answers: Sequence[Rating],
+        labels: Sequence[str],  # noqa: ARG002
+        metric: str,
+        *,
+        seed: int,
+    ) -> tuple[float, float]:
+        truth, guess = [_number(row) for row in rows], [answer.value for answer in answers]
+        return numbers_interval(truth, guess, metric, seed=seed)
+
+    def record(self, number: int, row: RatedRow, answer: Rating) -> dict[str, Any]:
+        return {
+            "row": number,
+            "line": row.line,
+            "text": row.text,
+            **({} if row.pair is None else {"pair": row.pair}),
+            "label": row.label,
+            "prediction": answer.value,
+        }
+
+    def labels_of(self, row: RatedRow) -> Labels:  # noqa: ARG002
+        return ()
+
+    def predictions_of(self, answer: Rating) -> Labels:  # noqa: ARG002
+        return ()
+
+    def text_of(self, row: RatedRow) -> str:
+        return row_text(row)
+
+    def told(self, row: RatedRow, answer: Rating) -> tuple[str, str]:
+        return "" if row.label is None else f"{row.label:g}", f"{answer.value:.4g}"
+
+
+def _number(row: RatedRow) -> float:
+    if row.label is None:
+        raise DataError("the row has no number", line=row.line)
+    return row.label
