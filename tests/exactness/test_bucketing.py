@@ -15,8 +15,12 @@ from bertsmith.tasks.predict import TASKS, compute_outputs
 from bertsmith.tokenizer.encode import Tokenizer
 from finetune_case import CPU, POSITIONS, tagged_rows, text_rows, tiny_config, write_tiny_model
 
-LABELS = {"classify": ("bad", "good"), "tag": ("B-PLACE", "O")}
-ROWS: dict[str, Any] = {"classify": text_rows(300, seed=3), "tag": tagged_rows(300, seed=3)}
+LABELS = {"classify": ("bad", "good"), "regress": ("value",), "tag": ("B-PLACE", "O")}
+ROWS: dict[str, Any] = {
+    "classify": text_rows(300, seed=3),
+    "regress": [(text, float(len(text))) for text, _ in text_rows(300, seed=3)],
+    "tag": tagged_rows(300, seed=3),
+}
 
 
 class Case:
@@ -41,7 +45,7 @@ class Case:
             ids[row, : end - start] = torch.from_numpy(tokens.values[start:end])
             mask[row, : end - start] = 1
         logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
-        if self.task.name == "classify":
+        if self.task.name != "tag":
             return logits
         return torch.cat([logits[r, items.values[items.starts[r] : items.starts[r + 1]]] for r in range(rows)])
 
@@ -57,7 +61,7 @@ def test_float32_answers(name: str, tmp_path: Path):
         torch.testing.assert_close(torch.from_numpy(case.bucketed()), case.padded(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if len(LABELS[name]) > 1])
 def test_bfloat16_answers_have_the_same_arg_max(name: str, tmp_path: Path):
     case = Case(name, tmp_path)
     with torch.no_grad(), replace(CPU, dtype=torch.bfloat16).autocast():

@@ -172,11 +172,11 @@ def test_wrong_texts_are_refused(classifier: Path, texts: Any):
 
 
 def test_a_model_without_a_head_is_refused(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    with pytest.raises(CheckpointError, match="holds BertForPreTraining, which neither classifies nor tags"):
+    with pytest.raises(CheckpointError, match="holds BertForPreTraining, which has no head of a task"):
         Predictor.load(base)
     with caplog.at_level(logging.ERROR), pytest.raises(CheckpointError, match=r"no trained head \(classifier"):
         Predictor.load(base, task="classify")
-    with pytest.raises(UsageError, match="'answer' is unknown; tasks: classify, tag"):
+    with pytest.raises(UsageError, match="'answer' is unknown; tasks: classify, regress, tag"):
         Predictor.load(base, task="answer")
 
 

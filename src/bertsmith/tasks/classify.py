@@ -34,7 +34,7 @@ class Classify:
     default_metric = "macro_f1"
     metrics = tuple(CLASSIFICATION_SCORES)
     smaller_is_better: frozenset[str] = frozenset()
-    problem_type = None
+    problem_type: str | None = None
     head = BertForSequenceClassification
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:

@@ -228,7 +228,7 @@ def _task_name(task: str | None, card: Mapping[str, Any], config: BertConfig, di
     found = card.get("task") or next((_TASK_OF_HEAD[head] for head in heads if head in _TASK_OF_HEAD), None)
     if found not in TASKS:
         raise CheckpointError(
-            f"{directory} holds {', '.join(architectures) or 'a model without a head'}, which neither classifies nor "
-            "tags; give a fine-tuned model or run (bertsmith finetune RECIPE makes one)"
+            f"{directory} holds {', '.join(architectures) or 'a model without a head'}, which has no head of a task; "
+            "give a fine-tuned model or run (bertsmith finetune RECIPE makes one)"
         )
     return str(found)

@@ -37,7 +37,7 @@ class Regress:
     default_metric = "spearman"
     metrics = tuple(NUMBER_SCORES)
     smaller_is_better = SMALLER_IS_BETTER
-    problem_type = "regression"
+    problem_type: str | None = "regression"
     head = BertForSequenceClassification
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[RatedRow]:

@@ -294,7 +294,7 @@ def _number(value: object, place: Place, line: int, *, required: bool) -> float 
     try:
         found = float(value)
     except ValueError:
-        raise place.error(f"label {value[:40]!r} is no number, such as 3 or 4.5", line) from None
+        raise place.error(f"label {str(value)[:40]!r} is no number, such as 3 or 4.5", line) from None
     if not math.isfinite(found):
         raise place.error(f"label {value} is not finite; remove the row or fill it in", line)
     return found

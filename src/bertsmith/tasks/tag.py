@@ -35,7 +35,7 @@ class Tag:
     default_metric = "f1"
     metrics = tuple(TAG_SCORES)
     smaller_is_better: frozenset[str] = frozenset()
-    problem_type = None
+    problem_type: str | None = None
     head = BertForTokenClassification
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
