@@ -22,9 +22,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertsmith.config import FinetuneConfig
 from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect
-from bertsmith.tasks.base import Columns, Features, TaskBatch, TrainingBatches
+from bertsmith.tasks.base import Columns
+from bertsmith.tasks.batches import TaskBatch, TrainingBatches
+from bertsmith.tasks.features import Features
 from bertsmith.tasks.classify import Classify
-from bertsmith.tasks.tables import TextRow
+from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.loop import deterministic
 from bertsmith.training.optimizer import make_optimizer
@@ -64,7 +66,7 @@ def our_step(weights: Path, features: Features, pad_id: int, runtime: Runtime, *
 
 def our_loss(model: torch.nn.Module, batch: TaskBatch) -> torch.Tensor:
     assert batch.targets is not None
-    return TASK.item_losses(TASK.item_outputs(model, batch), batch.targets).sum() / batch.counts[TASK.name]
+    return TASK.losses(TASK.item_outputs(model, batch), batch.targets, None).sum() / batch.counts[TASK.name]
 
 
 def peer_step(weights: Path, rows: list[TextRow], *, tuned: bool, steps: int) -> Callable[[], float]:

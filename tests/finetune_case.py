@@ -64,6 +64,51 @@ def pair_rows(count: int, *, seed: int = 0) -> list[tuple[str, str, str]]:
     return rows
 
 
+def multilabel_rows(count: int, *, seed: int = 0) -> list[tuple[str, list[str]]]:
+    """(text, labels) pairs: a mood's label for each mood's word; a fifth of the texts have none."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        text = [draw.choice(FILLERS[:8]) for _ in range(draw.randint(1, 9))]
+        labels = [label for label in ("bad", "good") if draw.random() < 0.6]
+        for label in labels:
+            text.insert(draw.randint(0, len(text)), draw.choice(GOOD if label == "good" else BAD))
+        rows.append((" ".join(text), labels))
+    return rows
+
+
+def choice_rows(count: int, *, seed: int = 0) -> list[tuple[str, str, list[str], int]]:
+    """(text, question, choices, number): the choice of the text's mood; two to four choices, short or long."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        right, wrong = draw.sample((GOOD, BAD), 2)
+        number, size = draw.randint(0, 3), draw.randint(2, 4)
+        number %= size
+        moods = [right if place == number else wrong for place in range(size)]
+        choices = [" ".join([draw.choice(mood), *["day"] * draw.randint(0, 3)]) for mood in moods]
+        text = " ".join([draw.choice(right), *(draw.choice(FILLERS[:8]) for _ in range(draw.randint(0, 8)))])
+        rows.append((text, "is it so", choices, number))
+    return rows
+
+
+def question_rows(count: int, *, seed: int = 0, unanswered: float = 0.0) -> list[dict[str, Any]]:
+    """The answer is the city of a text, which may be longer than a window; `unanswered` of them have none."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words = [draw.choice(("the", "day", "was", "so", "kind", ".")) for _ in range(draw.randint(3, 40))]
+        city = draw.choice(("paris", "rome"))
+        has_answer = draw.random() >= unanswered
+        place = draw.randrange(len(words))
+        if has_answer:
+            words[place] = city
+        start = len(" ".join(words[:place])) + (place > 0)
+        answers = {"text": [city] if has_answer else [], "answer_start": [start] if has_answer else []}
+        rows.append({"question": "today is it", "context": " ".join(words), "answers": answers})
+    return rows
+
+
 def tagged_rows(count: int, *, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """(words, labels) pairs: `paris` and `rome` are B-PLACE; `tomorrow` is two pieces."""
     draw = random.Random(seed)

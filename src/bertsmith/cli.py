@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -132,10 +132,10 @@ def finetune(
 def evaluate(
     model: ModelName,
     data: Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl or CoNLL.")],
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     pair_column: PairColumn = None,
-    no_header: NoHeader = False,
+    no_header: NoHeader = None,
     label_names: LabelNames = None,
     as_json: AsJson = False,
 ) -> None:
@@ -143,8 +143,11 @@ def evaluate(
 
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
-    columns = _columns(text_column, label_column, pair_column, no_header, label_names)
-    result = bertsmith.evaluate(model, data, columns=columns)
+    from bertsmith.tasks.predict import Predictor
+
+    predictor = Predictor.load(model)
+    columns = _columns(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
+    result = bertsmith.evaluate(predictor, data, columns=columns, name=model)
     if as_json:
         print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
         return
@@ -163,9 +166,9 @@ def predict(
         str | None, typer.Option(help="The second text, of a model that reads pairs; the first is the one TEXT.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of printing.")] = None,
-    text_column: TextColumn = "text",
+    text_column: TextColumn = None,
     pair_column: PairColumn = None,
-    no_header: NoHeader = False,
+    no_header: NoHeader = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer texts with a fine-tuned model: a label, or one for each word.
@@ -178,13 +181,14 @@ def predict(
         raise UsageError("predict takes texts or --file FILE, one of them")
     if pair is not None and len(texts or []) != 1:
         raise UsageError("--pair is the second text to one TEXT; for many pairs give --file and --pair-column")
+    given: Any = file if file is not None else [(text, pair) if pair is not None else text for text in texts or []]
+    predictor = Predictor.load(model)
+    if pair is not None and not predictor.task.takes_pairs:
+        raise UsageError(f"{model} takes {predictor.task.expected}; leave --pair out")
     columns = None
     if file is not None and file.suffix.lower() != ".txt":
-        columns = _columns(text_column, "label", pair_column, no_header, None)
-    given = file if file is not None else [(text, pair) if pair is not None else text for text in texts or []]
-    predictor = Predictor.load(model)
-    if pair is not None and predictor.task.name == "tag":
-        raise UsageError(f"{model} labels the words of one text; leave --pair out")
+        columns = replace(predictor.columns, label_names=None)
+        columns = _columns(columns, text_column, None, pair_column, no_header, None)
     records = bertsmith.predict(predictor, given, columns=columns)
     if out is not None:
         write_predictions(out, records)
@@ -243,35 +247,45 @@ def report(
     typer.echo(bertsmith.write_report(run_folder, out))
 
 
-def _columns(text: str, label: str, pair: str | None, no_header: bool, label_names: str | None) -> "Columns":
-    from bertsmith.tasks.base import Columns
+def _columns(
+    trained: "Columns",
+    text: str | None,
+    label: str | None,
+    pair: str | None,
+    no_header: bool | None,
+    label_names: str | None,
+) -> "Columns":
+    """As the model was fine-tuned, but for what is given here."""
+    header = trained.header if no_header is None else not no_header
 
     def column(name: str) -> str | int:
-        return int(name) if no_header and name.isdecimal() else name
+        return name if header or not name.isdecimal() else int(name)
 
-    return Columns(
-        text=column(text),
-        label=column(label),
-        pair=None if pair is None else column(pair),
-        header=not no_header,
-        label_names=label_names,
-    )
+    given = {"text": text, "label": label, "pair": pair}
+    changes: dict[str, Any] = {key: column(name) for key, name in given.items() if name is not None}
+    if label_names is not None:
+        changes["label_names"] = label_names
+    return replace(trained, header=header, **changes)
 
 
 def _in_words(record: Mapping[str, Any]) -> str:
-    """One answer as a person reads it: the label and how sure, a number, or each word with its tag."""
+    """One answer as a person reads it: what it is, how sure the model is, and what it was asked."""
     if "words" in record:
         return " ".join(
             word if tag == "O" else f"{word}/{tag}"
             for word, tag in zip(record["words"], record["predictions"], strict=True)
         )
-    if "probabilities" not in record:
-        return f"{record['prediction']:.4g}  {_text_of(record)}"
-    return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {_text_of(record)}"
-
-
-def _text_of(record: Mapping[str, Any]) -> str:
-    return " | ".join(str(record[key]) for key in ("text", "pair") if key in record)
+    text = " | ".join(str(record[key]) for key in ("question", "text", "pair") if key in record)
+    if "predictions" in record:
+        sure = (f"{label} {record['probabilities'][label]:.0%}" for label in record["predictions"])
+        return f"{', '.join(sure) or 'none'}  {text}"
+    if "choices" in record:
+        return f"{record['choice']}  {record['probabilities'][record['prediction']]:.0%}  {text}"
+    if "probability" in record:
+        return f"{record['prediction'] or 'no answer'}  {record['probability']:.0%}  {text}"
+    if "probabilities" in record:
+        return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {text}"
+    return f"{record['prediction']:.4g}  {text}"
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.tables import TextRow, class_names, read_label_names, read_tagged_rows, read_text_rows
+from bertsmith.tasks.rows import TextRow
+from bertsmith.tasks.tables import class_names, read_label_names, read_tagged_rows, read_text_rows
 
 BAD_TABLES = {
     "empty file": ("a.tsv", b"", r"a\.tsv: the file is empty; expected"),

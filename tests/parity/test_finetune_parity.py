@@ -8,20 +8,23 @@ import pytest
 import torch
 import transformers
 
-from bertsmith.tasks.base import Columns, assemble
+from bertsmith.tasks.base import Columns
+from bertsmith.tasks.batches import assemble
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor, compute_outputs
-from finetune_case import CPU, pair_rows, quiet, recipe, tagged_rows, text_rows, write_tiny_model
+from finetune_case import CPU, multilabel_rows, pair_rows, quiet, recipe, tagged_rows, text_rows, write_tiny_model
 
 ROWS: dict[str, Any] = {
     "classify": text_rows(40, seed=3),
     "pairs": pair_rows(40, seed=3),
+    "multilabel": multilabel_rows(40, seed=3),
     "regress": [(text, 4.5 if label == "good" else 0.5) for text, label in text_rows(40, seed=3)],
     "tag": tagged_rows(40, seed=3),
 }
 AUTO = {
     "classify": transformers.AutoModelForSequenceClassification,
     "pairs": transformers.AutoModelForSequenceClassification,
+    "multilabel": transformers.AutoModelForSequenceClassification,
     "regress": transformers.AutoModelForSequenceClassification,
     "tag": transformers.AutoModelForTokenClassification,
 }
@@ -55,6 +58,9 @@ class Case:
         label2id = self.theirs.config.label2id
         if task == "regress":
             self.labels = torch.tensor([row.label for row in self.rows])
+        elif task == "multilabel":
+            marks = [[float(name in row.label) for name in label2id] for row in self.rows]
+            self.labels = torch.tensor(marks, dtype=torch.float64)
         elif task != "tag":
             self.labels = torch.tensor([label2id[row.label] for row in self.rows])
         else:  # as run_ner.py aligns them: the first piece of a word has its label, all else -100
@@ -100,7 +106,7 @@ def compare_gradients(case: Case, *, parts: int, tolerance: float) -> None:
         batch = assemble(case.features, part, objective="x", pad_id=0)
         assert batch.targets is not None
         outputs = case.ours.task.item_outputs(case.ours.model, batch)
-        share = case.ours.task.item_losses(outputs, batch.targets).sum() / total
+        share = case.ours.task.losses(outputs, batch.targets, batch.item_groups).sum() / total
         share.backward()
         loss += share.item()
     case.theirs.zero_grad()

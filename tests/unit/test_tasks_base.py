@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertsmith.tasks.base import Features, Ragged, TrainingBatches, assemble, evaluation_batches, shuffled
+from bertsmith.tasks.batches import TrainingBatches, assemble, evaluation_batches, shuffled
+from bertsmith.tasks.features import Features, Ragged
 
 rows_of_ids = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=40)
 

@@ -16,7 +16,7 @@ from bertsmith.tasks.baselines import (
     word_features,
 )
 from bertsmith.tasks.metrics import score_tags
-from bertsmith.tasks.tables import TaggedRow, TextRow
+from bertsmith.tasks.rows import TaggedRow, TextRow
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,9 @@ from bertsmith.tasks.base import Columns
 from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.fill import fill_mask
 from bertsmith.tasks.finetune import finetune
-from bertsmith.tasks.predict import Predictor, predict, split_words
-from bertsmith.tasks.tables import TaggedRow
+from bertsmith.tasks.predict import Predictor, predict
+from bertsmith.tasks.rows import TaggedRow
+from bertsmith.tasks.tag import split_words
 from finetune_case import (
     CPU,
     POSITIONS,
@@ -176,8 +177,10 @@ def test_a_model_without_a_head_is_refused(base: Path, tmp_path: Path, caplog: p
         Predictor.load(base)
     with caplog.at_level(logging.ERROR), pytest.raises(CheckpointError, match=r"no trained head \(classifier"):
         Predictor.load(base, task="classify")
-    with pytest.raises(UsageError, match="'answer' is unknown; tasks: classify, regress, tag"):
-        Predictor.load(base, task="answer")
+    with pytest.raises(
+        UsageError, match="'translate' is unknown; tasks: classify, multilabel, regress, choose, tag, answer"
+    ):
+        Predictor.load(base, task="translate")
 
 
 def test_max_length_beyond_the_positions_is_refused(classifier: Path):

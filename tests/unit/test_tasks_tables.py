@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.tasks.records import find_data_file
+from bertsmith.tasks.rows import TaggedRow, TextRow
 from bertsmith.tasks.tables import (
-    TaggedRow,
-    TextRow,
     check_labels,
     class_names,
     read_label_names,

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from bertsmith.cli import app
 from bertsmith.errors import DataError, UsageError
-from bertsmith.tasks.base import Columns, assemble
+from bertsmith.tasks.base import Columns
+from bertsmith.tasks.batches import assemble
 from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor, predict
-from bertsmith.tasks.tables import TextRow, read_text_rows
+from bertsmith.tasks.rows import TextRow
+from bertsmith.tasks.tables import read_text_rows
 from bertsmith.tasks.texts import encode_texts, row_text
 from bertsmith.tokenizer.encode import Tokenizer
 from finetune_case import CPU, pair_rows, quiet, recipe, tagged_rows, text_rows, write_tiny_model
@@ -121,7 +123,7 @@ def test_what_is_neither_text_nor_pair(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="was fine-tuned on pairs of texts"):
         predictor.predict(["a"])
     with pytest.raises(UsageError, match="was fine-tuned on pairs of texts"):
-        evaluate(predictor, [("the day", "same"), ("tom", "other")])
+        evaluate(predictor, [("the day", "same"), ("tom", "other")], columns=Columns())
     finetune(recipe(epochs=1), tmp_path / "one", model=base, train=text_rows(20), console=quiet(), runtime=CPU)
     with pytest.raises(UsageError, match="was fine-tuned on single texts"):
         Predictor.load(tmp_path / "one" / "model", runtime=CPU).predict([("a", "b")])

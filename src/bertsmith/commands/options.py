@@ -28,10 +28,17 @@ RayAddress = Annotated[
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pytorch_model.bin, weights only, no code run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[str, typer.Argument(help="A model directory, a run (RUN, RUN/best, RUN/last) or a hub name.")]
-TextColumn = Annotated[str, typer.Option(help="Column with the text: a name, or a number from 0 without a header.")]
-LabelColumn = Annotated[str, typer.Option(help="Column with the label: a name, or a number from 0 without a header.")]
+TextColumn = Annotated[
+    str | None, typer.Option(help="Column with the text: a name, or a number from 0 without a header; as in training.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column with the label: a name, or a number from 0 without a header; as in training.")
+]
 PairColumn = Annotated[str | None, typer.Option(help="Column with the second text, where rows are pairs of texts.")]
-NoHeader = Annotated[bool, typer.Option("--no-header", help="The first line of a .tsv or .csv is a row.")]
+NoHeader = Annotated[
+    bool | None,
+    typer.Option("--no-header/--header", help="Whether the first line of a .tsv or .csv is a row; as in training."),
+]
 LabelNames = Annotated[str | None, typer.Option(help="File with a label's name a line; the table holds line numbers.")]
 
 

@@ -93,6 +93,14 @@ class TableConfig(Section):
     label_column: Column = "label"
     pair_column: Column | None = None
     """The second text of each row, where rows are pairs of texts; both are read together. Name, or number from 0."""
+    label_columns: tuple[Column, ...] = ()
+    """multilabel: a column for each label, 1 where the row has it and 0 where not, in place of `label_column`."""
+    label_separator: str = ","
+    """multilabel: what stands between a row's labels in `label_column`, where they are not a list."""
+    question_column: Column = "question"
+    """choose, answer: the question on the text."""
+    choice_columns: tuple[Column, ...] = ("choices",)
+    """choose: one column with lists of choices, or a column for each choice."""
     labels: tuple[str, ...] = ()
     """Label names in order; default: those seen in the training rows, sorted."""
     label_names: str | None = None
@@ -241,13 +249,17 @@ class CodeWords(Section):
 class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
-    task: Literal["classify", "regress", "tag"] = "classify"
+    task: Literal["classify", "multilabel", "regress", "choose", "tag", "answer"] = "classify"
     model: str | None = None
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
     """Make the labelled data from the recipe's own corpus instead of reading files."""
     test: dict[str, str] = {}
     """Name -> file of labelled rows on which the best checkpoint is scored at the end."""
+    stride: Annotated[int, Field(ge=0)] = 128
+    """answer: tokens that neighbouring windows of a long text share."""
+    no_answer: bool = False
+    """answer: a text may hold no answer to a question (as in SQuAD 2)."""
     epochs: Positive = 3
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
@@ -255,9 +267,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"
     """`"epoch"` or a number of steps."""
-    baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "random-weights"], ...] = ()
+    baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "overlap", "random-weights"], ...] = ()
     """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
-    a linear model (classify, regress: TF-IDF; tag: word, neighbours and shape); the same BERT from random weights."""
+    a linear model (classify, multilabel, regress: TF-IDF; tag: word, neighbours and shape); overlap of words (choose);
+    the same BERT from random weights."""
     literature: dict[str, str] = {}
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -265,3 +278,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
     keep_best_checkpoint: bool = False
     """Save and keep a checkpoint at each best evaluation too; the best weights are in `model/` as it is."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        """What the task needs besides columns."""
+        return {"stride": self.stride, "no_answer": self.no_answer} if self.task == "answer" else {}

@@ -1,7 +1,9 @@
 """Simple models scored on the same rows as BERT, so that its score can be judged.
 
     classify   majority: the most frequent label; linear: TF-IDF of n-grams, then logistic regression
+    multilabel majority: the labels most rows have; linear: a logistic regression for each label
     regress    mean: that of the training rows; linear: TF-IDF of n-grams, then ridge regression
+    choose     majority: the most frequent number; overlap: the choice whose words are most those of the text
     tag        majority; dictionary: each training word's most frequent label; linear: logistic regression on the
                word, its neighbours and its shape
 
@@ -20,15 +22,21 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.metrics import score_classification, score_tags
+from bertsmith.tasks.metrics import score_classification, score_multilabel, score_tags
 from bertsmith.tasks.number_metrics import SMALLER_IS_BETTER, score_numbers
-from bertsmith.tasks.tables import ClassRow, TaggedRow, TextRow, class_names
+from bertsmith.tasks.rows import ChoiceRow, ClassesRow, ClassRow, RatedRow, TaggedRow, TextRow
+from bertsmith.tasks.tables import class_names
+from bertsmith.tasks.texts import mostly_chinese
 
 Tags = tuple[str, ...]
 ClassPredictor = Callable[[Sequence[ClassRow]], list[str]]
-NumberPredictor = Callable[[Sequence[TextRow[float]]], list[float]]
+ClassesPredictor = Callable[[Sequence[ClassesRow]], list[Tags]]
+ChoicePredictor = Callable[[Sequence[ChoiceRow]], list[int]]
+NumberPredictor = Callable[[Sequence[RatedRow]], list[float]]
 TagPredictor = Callable[[Sequence[TaggedRow]], list[Tags]]
 
 _INVERSE_PENALTIES = (0.1, 1.0, 10.0)
@@ -63,8 +71,8 @@ def linear_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metr
 
 
 def mean_number(
-    train: Sequence[TextRow[float]],
-    validation: Sequence[TextRow[float]],  # noqa: ARG001
+    train: Sequence[RatedRow],
+    validation: Sequence[RatedRow],  # noqa: ARG001
     metric: str,  # noqa: ARG001
 ) -> NumberPredictor:
     """Always the mean of the training rows."""
@@ -72,9 +80,7 @@ def mean_number(
     return lambda rows: [mean for _ in rows]
 
 
-def linear_number(
-    train: Sequence[TextRow[float]], validation: Sequence[TextRow[float]], metric: str
-) -> NumberPredictor:
+def linear_number(train: Sequence[RatedRow], validation: Sequence[RatedRow], metric: str) -> NumberPredictor:
     """Ridge regression on the features of `linear_label`; `metric` picks the penalty."""
     encode = _text_features(train)
     features, held_out = encode(train), encode(validation)
@@ -123,10 +129,61 @@ def linear_tag(train: Sequence[TaggedRow], validation: Sequence[TaggedRow], metr
     return lambda rows: _by_row(model.predict(encode(rows)), rows)
 
 
+def majority_labels(
+    train: Sequence[ClassesRow],
+    validation: Sequence[ClassesRow],  # noqa: ARG001
+    metric: str,  # noqa: ARG001
+) -> ClassesPredictor:
+    """Always the labels that more than half of the training rows have; else the most frequent one."""
+    counts = Counter(label for row in train for label in row.label or ())
+    usual = tuple(sorted(label for label, count in counts.items() if 2 * count > len(train)))
+    usual = usual or (_most_frequent(counts.elements()),)
+    return lambda rows: [usual for _ in rows]
+
+
+def linear_labels(train: Sequence[ClassesRow], validation: Sequence[ClassesRow], metric: str) -> ClassesPredictor:
+    """A logistic regression for each label on the features of `linear_label`; `metric` picks C, the same for all."""
+    encode, binarizer = _text_features(train), MultiLabelBinarizer()
+    features, held_out = encode(train), encode(validation)
+    targets = binarizer.fit_transform([row.label or () for row in train])
+    truth = binarizer.transform([row.label or () for row in validation]).astype(bool)
+    model = _best(
+        features,
+        targets,
+        lambda model: score_multilabel(truth, model.predict(held_out).astype(bool))[metric],
+        make=lambda inverse: OneVsRestClassifier(LogisticRegression(C=inverse, max_iter=_MOST_ITERATIONS)),
+    )
+    return lambda rows: [tuple(map(str, found)) for found in binarizer.inverse_transform(model.predict(encode(rows)))]
+
+
+def majority_choice(train: Sequence[ChoiceRow], validation: Sequence[ChoiceRow], metric: str) -> ChoicePredictor:  # noqa: ARG001
+    """Always the number that is most often right."""
+    counts = Counter(row.label or 0 for row in train)
+    number = min(counts, key=lambda number: (-counts[number], number))
+    return lambda rows: [number for _ in rows]
+
+
+def overlap_choice(train: Sequence[ChoiceRow], validation: Sequence[ChoiceRow], metric: str) -> ChoicePredictor:  # noqa: ARG001
+    """The choice whose TF-IDF vector of words is nearest to the text's, by cosine."""
+    vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit([row.text for row in train])
+
+    def choose(rows: Sequence[ChoiceRow]) -> list[int]:
+        found = []
+        for row in rows:
+            nearness = vectorizer.transform(row.choices) @ vectorizer.transform([row.text]).T
+            found.append(int(nearness.toarray().argmax()))
+        return found
+
+    return choose
+
+
 BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "classify": {"majority": majority_label, "linear": linear_label},
+    "multilabel": {"majority": majority_labels, "linear": linear_labels},
     "regress": {"mean": mean_number, "linear": linear_number},
+    "choose": {"majority": majority_choice, "overlap": overlap_choice},
     "tag": {"majority": majority_tag, "dictionary": dictionary_tag, "linear": linear_tag},
+    "answer": {},
 }
 """Task -> name -> function (train rows, validation rows, metric) -> function (rows) -> a label or tags for each row."""
 
@@ -162,11 +219,15 @@ def _shape(word: str) -> str:
     return shape
 
 
-def _best(features: Any, labels: Sequence[str], score: Callable[[LogisticRegression], float]) -> LogisticRegression:
+def _logistic(inverse_penalty: float) -> LogisticRegression:
+    return LogisticRegression(C=inverse_penalty, max_iter=_MOST_ITERATIONS)
+
+
+def _best(features: Any, labels: Any, score: Callable[[Any], float], make: Callable[[float], Any] = _logistic) -> Any:
     """The model, of those with different penalties, that scores best on the validation rows (first of equals)."""
     models = []
     for inverse_penalty in _INVERSE_PENALTIES:
-        model = LogisticRegression(C=inverse_penalty, max_iter=_MOST_ITERATIONS)
+        model = make(inverse_penalty)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features, labels)
@@ -191,7 +252,7 @@ def _most_frequent(labels: Any) -> str:
 
 def _text_features(train: Sequence[TextRow[Any]]) -> Callable[[Sequence[TextRow[Any]]], Any]:
     """Rows to TF-IDF features, fitted on the training rows; of a pair, those of each text and their product."""
-    if _mostly_han(train):
+    if mostly_chinese(text for row in train[:1000] for text in _texts(row)):
         vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
     else:
         vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True)
@@ -221,10 +282,3 @@ def _labels(row: TaggedRow) -> Tags:
     if row.labels is None:
         raise DataError("the sentence has no labels; a baseline learns from labelled rows", line=row.line)
     return row.labels
-
-
-def _mostly_han(rows: Sequence[TextRow[Any]]) -> bool:
-    """True where more than half the letters are Chinese characters: words are then not parted by spaces."""
-    texts = (text for row in rows[:1000] for text in _texts(row))
-    letters = [character for text in texts for character in text if character.isalpha()]
-    return 2 * sum("\u4e00" <= character <= "\u9fff" for character in letters) > len(letters)

@@ -12,10 +12,14 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, TaskBatch, item_cross_entropy
+from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.losses import item_cross_entropy
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
-from bertsmith.tasks.tables import ClassRow, check_labels, class_names, read_text_rows
-from bertsmith.tasks.texts import encode_texts, row_text
+from bertsmith.tasks.rows import ClassRow
+from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
+from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
 from bertsmith.tokenizer.encode import Tokenizer
 
 
@@ -27,15 +31,15 @@ class Classification:
     probabilities: dict[str, float]
 
 
-class Classify:
+class Classify(Task[ClassRow, Classification]):
     """Text -> label. Loss: cross-entropy over labels."""
 
     name = "classify"
     default_metric = "macro_f1"
     metrics = tuple(CLASSIFICATION_SCORES)
-    smaller_is_better: frozenset[str] = frozenset()
-    problem_type: str | None = None
     head = BertForSequenceClassification
+    takes_pairs = True
+    expected = EXPECTED
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:
         return read_text_rows(
@@ -47,6 +51,9 @@ class Classify:
             label_names=columns.label_names,
             require_labels=require_labels,
         )
+
+    def row(self, given: object, line: int) -> ClassRow | None:
+        return text_row(given, line)
 
     def encode(
         self, rows: Sequence[ClassRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
@@ -61,15 +68,18 @@ class Classify:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, labels), and each row is one item
 
-    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
         return item_cross_entropy(outputs, targets)
 
     def decode(
-        self, rows: Sequence[ClassRow], outputs: Floats, starts: Ints, labels: Sequence[str]
+        self,
+        rows: Sequence[ClassRow],  # noqa: ARG002
+        features: Features,  # noqa: ARG002
+        outputs: Floats,
+        labels: Sequence[str],
     ) -> list[Classification]:
-        own = outputs[starts[: len(rows)]]  # (rows, labels): a text's one item
-        chosen = own.argmax(axis=-1).tolist()
-        probabilities = softmax(own.astype(np.float64), axis=-1).tolist()
+        chosen = outputs.argmax(axis=-1).tolist()
+        probabilities = softmax(outputs.astype(np.float64), axis=-1).tolist()
         return [
             Classification(labels[best], dict(zip(labels, row, strict=True)))
             for best, row in zip(chosen, probabilities, strict=True)
@@ -99,10 +109,7 @@ class Classify:
 
     def record(self, number: int, row: ClassRow, answer: Classification) -> dict[str, Any]:
         return {
-            "row": number,
-            "line": row.line,
-            "text": row.text,
-            **({} if row.pair is None else {"pair": row.pair}),
+            **record_text(number, row),
             "label": row.label,
             "prediction": answer.label,
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
@@ -113,9 +120,6 @@ class Classify:
 
     def told(self, row: ClassRow, answer: Classification) -> tuple[str, str]:
         return row.label or "", answer.label
-
-    def labels_of(self, row: ClassRow) -> Labels:
-        return () if row.label is None else (row.label,)
 
     def predictions_of(self, answer: Classification) -> Labels:
         return (answer.label,)

@@ -29,8 +29,8 @@ from bertsmith.corpus.build import read_documents
 from bertsmith.corpus.document import Document
 from bertsmith.errors import DataError
 from bertsmith.runtime import derive_seed
-from bertsmith.tasks.predict import split_words
-from bertsmith.tasks.tables import TaggedRow
+from bertsmith.tasks.rows import TaggedRow
+from bertsmith.tasks.tag import split_words
 
 KIND = "labels"
 CODE, OTHER = "CODE", "O"

@@ -13,7 +13,8 @@ import torch
 from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card
 from bertsmith.runtime import Runtime
-from bertsmith.tasks.base import Columns, Features, Floats, Task
+from bertsmith.tasks.base import Columns, Task
+from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import Predictor, compute_outputs
 
 HARDEST = 10
@@ -27,9 +28,9 @@ class Scored:
     answers: Sequence[Any]
     scores: Mapping[str, float]
     loss: float
-    """Mean over items: rows, or words that the model read."""
+    """Mean over targets: rows, words that the model read, or windows of a text."""
     row_losses: Sequence[float]
-    """Mean loss of each row's items; 0 where it has none."""
+    """Mean loss of each row's targets; 0 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ def evaluate(
 ) -> EvaluateResult:
     """Score a model directory or run on a labelled table: a file, DataFrame, Arrow table or list.
 
-    `name` and `split` are what the score table calls model and data. Raises `DataError` naming the line of a label
-    that the model does not know.
+    Without `columns` the table is like those that the model was fine-tuned on. `name` and `split` are what the score
+    table calls model and data. Raises `DataError` naming the line of a label that the model does not know.
     """
     started = time.monotonic()
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
     task, labels = predictor.task, predictor.labels
-    rows = task.read(data, columns or Columns(), require_labels=True)
+    rows = task.read(data, columns or predictor.columns, require_labels=True)
     where = data if isinstance(data, str | Path) else None
     task.check(rows, labels, where=where)
     features = predictor.encode(rows, labelled=True)
@@ -124,11 +125,13 @@ def score_outputs(
     """Answers, scores and losses from what the head said at every item: outputs (all items, labels)."""
     if features.targets is None:
         raise UsageError("rows without labels cannot be scored; use predict")
-    answers = task.decode(rows, outputs, features.items.starts, labels)
-    losses = task.item_losses(torch.from_numpy(outputs), torch.from_numpy(features.targets)).numpy().astype(np.float64)
-    items = features.items.lengths
-    owner = np.repeat(np.arange(len(rows)), items)
-    row_losses = np.bincount(owner, weights=losses, minlength=len(rows)) / np.maximum(items, 1)
+    answers = task.decode(rows, features, outputs, labels)
+    groups = torch.from_numpy(features.item_groups) if features.alternatives else None
+    found = task.losses(torch.from_numpy(outputs), torch.from_numpy(features.targets), groups)
+    losses = found.numpy().astype(np.float64)
+    owner = features.row_of_target
+    targets = np.bincount(owner, minlength=len(rows))
+    row_losses = np.bincount(owner, weights=losses, minlength=len(rows)) / np.maximum(targets, 1)
     return Scored(
         answers=answers,
         scores=task.score(rows, answers, labels),

@@ -19,10 +19,12 @@ from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
-from bertsmith.tasks.base import Columns, Features, Floats, Task, TaskBatch, TrainingBatches
+from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.baselines import BASELINES
+from bertsmith.tasks.batches import TaskBatch, TrainingBatches
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
+from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tokenizer.encode import Tokenizer
@@ -106,7 +108,7 @@ def finetune(
     if chosen is None:
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
     seed = recipe.seed if config.seed is None else config.seed
-    task = TASKS[config.task]
+    task = TASKS[config.task].with_options(**config.task_options)
     if config.metric is not None and config.metric not in task.metrics:
         raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} has: {', '.join(task.metrics)}")
     directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
@@ -310,10 +312,13 @@ class _Run:
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
         longest = self.config.max_length
         features = self.task.encode(rows, self.tokenizer, labels=self.splits.labels, max_length=longest)
+        if len(features) > len(rows):
+            self.say(f"windows    {len(features):,} of {len(rows):,} {split} rows at max_length = {longest} tokens")
         if cut := int((features.cut_tokens > 0).sum()):
+            what = "rows" if len(features.tokens) == len(rows) else "sequences"
             unanswered = f", {features.lost_items:,} words without an answer" if features.lost_items else ""
             self.say(
-                f"cut        {cut:,} of {len(rows):,} {split} rows at max_length = {longest} tokens "
+                f"cut        {cut:,} of {len(features.tokens):,} {split} {what} at max_length = {longest} tokens "
                 f"({features.truncation_share:.1%} of all tokens{unanswered})"
             )
         return features
@@ -337,7 +342,7 @@ class _Run:
             model = self.task.head.from_pretrained(
                 self.base, labels=labels, overrides=overrides, allow_pickle=allow_pickle
             )
-            if base_config.labels != labels:
+            if self.task.outputs_are_classes and base_config.labels != labels:
                 init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")
             return model
 
@@ -348,7 +353,8 @@ class _Run:
     def _eager_loss_sums(self, model: Pretrained) -> Callable[[TaskBatch], Mapping[str, Tensor]]:
         def loss_sums(batch: TaskBatch) -> Mapping[str, Tensor]:
             assert batch.targets is not None, "training rows have labels"
-            return {self.task.name: self.task.item_losses(self.task.item_outputs(model, batch), batch.targets).sum()}
+            outputs = self.task.item_outputs(model, batch)
+            return {self.task.name: self.task.losses(outputs, batch.targets, batch.item_groups).sum()}
 
         return loss_sums
 
@@ -384,6 +390,8 @@ class _Run:
             "labels": self.splits.labels,
             "max_length": self.config.max_length,
             "pairs": self.config.pair_column is not None,
+            "options": self.task.options,
+            "columns": self.splits.columns.to_card(),
             "metric": self.metric,
             "step": evaluation.step,
             "scores": {"validation": {self.metric: evaluation.score}},

@@ -13,12 +13,13 @@ from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.runtime import Runtime, derive_seed
-from bertsmith.tasks.base import Features, TaskBatch, TrainingBatches
+from bertsmith.tasks.batches import TaskBatch, TrainingBatches
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.evaluate import score_outputs
+from bertsmith.tasks.features import Features
 from bertsmith.tasks.predict import check_max_length, compute_outputs
+from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.splits import Splits, read_splits
-from bertsmith.tasks.tables import ClassRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.labelled import OBJECTIVE
 from bertsmith.training.plan import Due
@@ -70,7 +71,7 @@ class LabelledRows:
 
     def loss_sum(self, classifier: nn.Module, batch: TaskBatch) -> Tensor:
         assert batch.targets is not None, "training rows have labels"
-        return _TASK.item_losses(_TASK.item_outputs(classifier, batch), batch.targets).sum()
+        return _TASK.losses(_TASK.item_outputs(classifier, batch), batch.targets, None).sum()
 
     def evaluate(self, classifier: nn.Module) -> tuple[float, Mapping[str, float]]:
         features, pad_id = self._validation, self.tokenizer.pad_id

@@ -2,6 +2,8 @@
 
     classify   accuracy, macro_precision, macro_recall, macro_f1, matthews: functions of the confusion matrix, equal to
                scikit-learn's (sklearn.metrics) with zero_division=0
+    multilabel micro_f1, macro_f1 (mean over all labels), subset_accuracy (all labels of a row right), equal to
+               scikit-learn's with zero_division=0
     tag        precision, recall, f1 over entities, equal to seqeval's, or over words; accuracy over words
 
 Tags are entities where the label names carry prefixes (B-, I-, E-, S-; types after the dash). Where they do not (CODE
@@ -21,6 +23,7 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Score = Callable[[npt.NDArray[np.number]], Floats]
 Tags = Sequence[str]
+Marks = npt.NDArray[np.bool_]
 
 _PREFIXES = "BIES"
 _BOOTSTRAP_CELLS = 4_000_000
@@ -110,6 +113,56 @@ CLASSIFICATION_SCORES: dict[str, Score] = {
     "matthews": _matthews,
 }
 """Metric -> function of (..., classes, classes) confusion matrices."""
+
+
+def _per_label(counts: npt.NDArray[np.number]) -> tuple[Floats, Floats, Floats]:
+    """(..., 3 * labels + 2) counts as `_multilabel_counts` has them -> (..., labels) each: right, predicted, true."""
+    right, predicted, true = np.split(counts[..., :-2], 3, axis=-1)
+    return right, predicted, true
+
+
+def _micro_f1(counts: npt.NDArray[np.number]) -> Floats:
+    right, predicted, true = (part.sum(axis=-1) for part in _per_label(counts))
+    return _ratio(2 * right, predicted + true)
+
+
+def _label_macro_f1(counts: npt.NDArray[np.number]) -> Floats:
+    right, predicted, true = _per_label(counts)
+    scores = _ratio(2 * right, predicted + true)
+    return _ratio(scores.sum(axis=-1), scores.shape[-1])
+
+
+MULTILABEL_SCORES: dict[str, Score] = {
+    "micro_f1": _micro_f1,
+    "macro_f1": _label_macro_f1,
+    "subset_accuracy": lambda counts: _ratio(counts[..., -2], counts[..., -1]),
+}
+"""Metric -> function of counts as `_multilabel_counts` has them."""
+
+
+def score_multilabel(truth: Marks, guess: Marks) -> dict[str, float]:
+    """Every score of `MULTILABEL_SCORES`; truth, guess: (rows, labels), True where a row has a label."""
+    counts = _multilabel_counts(truth, guess).sum(axis=0)
+    return {metric: float(score(counts)) for metric, score in MULTILABEL_SCORES.items()}
+
+
+def multilabel_interval(
+    truth: Marks, guess: Marks, metric: str, *, seed: int, resamples: int = 1000
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a score of several labels a row, resampling rows."""
+    kinds, times = np.unique(_multilabel_counts(truth, guess), axis=0, return_counts=True)
+    score = MULTILABEL_SCORES[metric]
+    parts = [score(draws @ kinds) for draws in resampled(times, len(times), seed=seed, resamples=resamples)]
+    return middle(np.concatenate(parts))
+
+
+def _multilabel_counts(truth: Marks, guess: Marks) -> Counts:
+    """(rows, 3 * labels + 2): for each label right, then predicted, then true; then all labels right, and 1."""
+    if truth.shape != guess.shape or not len(truth):
+        raise ValueError(f"labels of shape {truth.shape} and predictions of {guess.shape}; need equal, above 0 rows")
+    whole = (truth == guess).all(axis=1)
+    parts = [truth & guess, guess, truth, whole[:, None], np.ones((len(truth), 1), dtype=np.bool_)]
+    return np.concatenate(parts, axis=1).astype(np.int64)
 
 
 def are_entities(names: Sequence[str]) -> bool:
@@ -240,6 +293,13 @@ def tag_interval(
     score = TAG_SCORES[metric]
     parts = [score(draws @ kinds) for draws in resampled(times, len(times), seed=seed, resamples=resamples)]
     return middle(np.concatenate(parts))
+
+
+def mean_interval(values: Floats, *, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of `values`, (rows,), resampling rows."""
+    kinds, times = np.unique(values, return_counts=True)
+    draws = resampled(times, len(times), seed=seed, resamples=resamples)
+    return middle(np.concatenate([draw @ kinds / len(values) for draw in draws]))
 
 
 def resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Iterator[Counts]:

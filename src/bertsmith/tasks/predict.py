@@ -5,9 +5,8 @@ predictor.predict(["They drank the pub dry.", "They drank the pub."])
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,28 @@ from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
-from bertsmith.tasks.base import Columns, Features, Floats, Task, evaluation_batches
+from bertsmith.tasks.answer import Answer
+from bertsmith.tasks.base import Columns, Task
+from bertsmith.tasks.batches import evaluation_batches
+from bertsmith.tasks.choose import Choose
 from bertsmith.tasks.classify import Classify
+from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.multilabel import Multilabel
 from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
 from bertsmith.tasks.regress import Regress
-from bertsmith.tasks.tables import AnyRow, TaggedRow, TextRow
+from bertsmith.tasks.rows import TextRow
 from bertsmith.tasks.tag import Tag
 from bertsmith.tokenizer.encode import Tokenizer
 
-TASKS: dict[str, Task[Any, Any]] = {"classify": Classify(), "regress": Regress(), "tag": Tag()}
+TASKS: dict[str, Task[Any, Any]] = {
+    task.name: task for task in (Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer())
+}
 _TASK_OF_HEAD = {(task.head.__name__, task.problem_type): name for name, task in TASKS.items()}
 
 ROWS_AT_ONCE = 4096
 """Texts tokenised and sorted by length together: memory stays bounded however many there are."""
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
 """Tokens in one forward pass, padding included."""
-
-_CHINESE = "㐀-䶿一-鿿豈-﫿"
-_WORD = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Predictor:
     runtime: Runtime
     reads_pairs: bool | None = None
     """Whether it was fine-tuned on pairs of texts; None where nothing says so."""
+    columns: Columns = field(default_factory=Columns)
+    """Where the tables that it was fine-tuned on keep what it reads."""
 
     @classmethod
     def load(
@@ -73,7 +78,7 @@ class Predictor:
         """
         directory = resolve_model_dir(name)
         card, config = read_card(directory), read_config(directory)
-        chosen = TASKS[_task_name(task, card, config, directory)]
+        chosen = TASKS[_task_name(task, card, config, directory)].with_options(**card.get("options", {}))
         tokenizer = Tokenizer.load(directory)
         check_tokenizer(tokenizer, config, directory)
         longest = min(config.max_position_embeddings, tokenizer.model_max_length)
@@ -88,7 +93,8 @@ class Predictor:
         runtime = runtime or detect(dtype="float32")
         model.to(runtime.device)
         pairs = card.get("pairs")
-        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime, pairs)
+        columns = Columns.of_card(card.get("columns", {}))
+        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime, pairs, columns)
 
     def predict(self, texts: Iterable[Any]) -> list[Any]:
         """Answers in the order of `texts`: `Classification`s, or `Tagging`s.
@@ -98,7 +104,7 @@ class Predictor:
         """
         if isinstance(texts, str):
             raise UsageError("predict takes several texts; put the one into a list: predict([text])")
-        return [answer for _, answer in self.stream(self._row(text, number) for number, text in enumerate(texts, 1))]
+        return [answer for _, answer in self.stream(self.row(text, number) for number, text in enumerate(texts, 1))]
 
     def stream(self, rows: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (row, answer) in order, `ROWS_AT_ONCE` rows at a time."""
@@ -108,7 +114,7 @@ class Predictor:
             outputs = compute_outputs(
                 self.model, features, self.task, pad_id=self.tokenizer.pad_id, runtime=self.runtime
             )
-            yield from zip(some, self.task.decode(some, outputs, features.items.starts, self.labels), strict=True)
+            yield from zip(some, self.task.decode(some, features, outputs, self.labels), strict=True)
 
     def encode(self, rows: Sequence[Any], *, labelled: bool = False) -> Features:
         """Rows as the model reads them, with targets where they are `labelled`."""
@@ -123,17 +129,12 @@ class Predictor:
             raise UsageError(f"{self.directory} was fine-tuned on {reads if self.reads_pairs else 'single texts'}")
         return row
 
-    def _row(self, text: object, number: int) -> AnyRow:
-        if self.task.name == "tag":
-            words = split_words(text) if isinstance(text, str) else text
-            if isinstance(words, Sequence) and all(isinstance(word, str) for word in words):
-                return TaggedRow(tuple(words), None, number)
-        elif isinstance(text, str):
-            return TextRow(text, None, number)
-        elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
-            return TextRow(text[0], None, number, pair=text[1])
-        expected = "a string or a list of words" if self.task.name == "tag" else "a string, or (text, second text)"
-        raise UsageError(f"text {number} is {type(text).__name__}; expected {expected}")
+    def row(self, given: object, line: int) -> Any:
+        """What a caller gives, such as a string, as a row; `line` is its number, from 1."""
+        found = self.task.row(given, line)
+        if found is None:
+            raise UsageError(f"text {line} is {type(given).__name__}; expected {self.task.expected}")
+        return found
 
 
 def predict(
@@ -145,19 +146,20 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Yield one JSON-ready record a row, in order: row, line, text (or words), prediction(s), probabilities.
 
-    `source` is the path of a file, or texts. Without `columns` a .txt file is a text a line; any other is the table
-    that fine-tuning reads (.tsv, .csv, .jsonl, CoNLL), labels not needed.
+    `source` is the path of a file, or texts. Without `columns` a .txt file is a text a line; any other is a table as
+    the model was fine-tuned on (.tsv, .csv, .jsonl, CoNLL), labels not needed.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
     rows: Iterable[Any]
     if isinstance(source, str | Path):
         path = find_data_file(source)
         if columns is None and path.suffix.lower() == ".txt":
-            rows = [predictor._row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
+            rows = [predictor.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
         else:
-            rows = predictor.task.read(path, columns or Columns(), require_labels=False)
+            columns = columns or replace(predictor.columns, label_names=None)  # labels are not needed
+            rows = predictor.task.read(path, columns, require_labels=False)
     else:
-        rows = (predictor._row(text, number) for number, text in enumerate(source, 1))
+        rows = (predictor.row(text, number) for number, text in enumerate(source, 1))
     for number, (row, answer) in enumerate(predictor.stream(rows)):
         record = predictor.task.record(number, row, answer)
         yield {key: value for key, value in record.items() if value is not None}
@@ -185,19 +187,14 @@ def compute_outputs(
     model.eval()
     try:
         with torch.no_grad(), runtime.autocast():
-            for rows, batch in batches:
+            for examples, batch in batches:
                 found = task.item_outputs(model, batch.to(runtime.device)).float().cpu().numpy()
                 if outputs is None:
                     outputs = np.zeros((len(features.items.values), found.shape[-1]), dtype=np.float32)
-                outputs[features.items.indices(rows)[0]] = found
+                outputs[features.items.indices(features.sequences(examples)[0])[0]] = found
     finally:
         model.train(was_training)
     return np.zeros((0, 1), dtype=np.float32) if outputs is None else outputs
-
-
-def split_words(text: str) -> list[str]:
-    """Words of a plain text for a tagger: runs of letters and digits, single Chinese characters, single marks."""
-    return _WORD.findall(text)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:

@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, TaskBatch
+from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.losses import item_squared_error
 from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, numbers_interval, score_numbers
-from bertsmith.tasks.tables import TextRow, read_rated_rows
-from bertsmith.tasks.texts import encode_texts, row_text
+from bertsmith.tasks.rows import RatedRow
+from bertsmith.tasks.tables import read_rated_rows
+from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTPUT = "value"
 """What the head's one output is called in config.json."""
-RatedRow = TextRow[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,18 @@ class Rating:
     value: float
 
 
-class Regress:
+class Regress(Task[RatedRow, Rating]):
     """Text -> number. Loss: squared error."""
 
     name = "regress"
     default_metric = "spearman"
     metrics = tuple(NUMBER_SCORES)
     smaller_is_better = SMALLER_IS_BETTER
-    problem_type: str | None = "regression"
+    problem_type = "regression"
     head = BertForSequenceClassification
+    outputs_are_classes = False
+    takes_pairs = True
+    expected = EXPECTED
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[RatedRow]:
         if columns.label_names is not None:
@@ -52,6 +56,9 @@ class Regress:
             require_labels=require_labels,
         )
 
+    def row(self, given: object, line: int) -> RatedRow | None:
+        return text_row(given, line)
+
     def labels_in(self, rows: Sequence[RatedRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         if declared:
             raise UsageError("labels is for classes; numbers have none")
@@ -60,9 +67,6 @@ class Regress:
             told = f"only the number {found.pop():g}" if found else "no numbers"
             raise DataError(f"{len(rows)} rows with {told}; nothing can be learned from them", path=where)
         return (OUTPUT,)
-
-    def check(self, rows: Sequence[RatedRow], labels: Sequence[str], *, where: str | Path | None) -> None:
-        """Any number will do."""
 
     def encode(
         self, rows: Sequence[RatedRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
@@ -74,12 +78,17 @@ class Regress:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, 1), and each row is one item
 
-    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).squeeze(-1)
-        return F.mse_loss(precise, targets.to(precise.dtype), reduction="none")
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return item_squared_error(outputs, targets)
 
-    def decode(self, rows: Sequence[RatedRow], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[Rating]:  # noqa: ARG002
-        return [Rating(round(value, 6)) for value in outputs[starts[: len(rows)], 0].tolist()]
+    def decode(
+        self,
+        rows: Sequence[RatedRow],  # noqa: ARG002
+        features: Features,  # noqa: ARG002
+        outputs: Floats,
+        labels: Sequence[str],  # noqa: ARG002
+    ) -> list[Rating]:
+        return [Rating(round(value, 6)) for value in outputs[:, 0].tolist()]
 
     def answer_of(self, row: RatedRow, prediction: float) -> Rating:  # noqa: ARG002
         return Rating(prediction)
@@ -101,19 +110,10 @@ class Regress:
 
     def record(self, number: int, row: RatedRow, answer: Rating) -> dict[str, Any]:
         return {
-            "row": number,
-            "line": row.line,
-            "text": row.text,
-            **({} if row.pair is None else {"pair": row.pair}),
+            **record_text(number, row),
             "label": row.label,
             "prediction": answer.value,
         }
-
-    def labels_of(self, row: RatedRow) -> Labels:  # noqa: ARG002
-        return ()
-
-    def predictions_of(self, answer: Rating) -> Labels:  # noqa: ARG002
-        return ()
 
     def text_of(self, row: RatedRow) -> str:
         return row_text(row)

@@ -12,7 +12,8 @@ import numpy as np
 from bertsmith.config import TableConfig
 from bertsmith.errors import DataError, UsageError
 from bertsmith.runtime import derive_seed
-from bertsmith.tasks.base import Columns, Task, shuffled
+from bertsmith.tasks.base import Columns, Task
+from bertsmith.tasks.batches import shuffled
 from bertsmith.tasks.tables import read_label_names, split_rows
 
 
@@ -24,6 +25,8 @@ class Splits:
     validation: Sequence[Any]
     test: Mapping[str, Sequence[Any]]
     labels: tuple[str, ...]
+    columns: Columns
+    """Where the tables keep what the task reads."""
 
     def training_digest(self) -> str:
         """Hash of the labels and of the rows that the weights depend on, in their order."""
@@ -79,7 +82,7 @@ def read_splits(
         chosen = np.sort(shuffled(len(train_rows), derive_seed("max_train_rows", seed))[: config.max_train_rows])
         train_rows = [train_rows[number] for number in chosen.tolist()]
     test_rows = {name: _read_labelled(task, source, columns, labels) for name, source in (test or {}).items()}
-    return Splits(train_rows, validation_rows, test_rows, labels)
+    return Splits(train_rows, validation_rows, test_rows, labels, columns)
 
 
 def columns_of(config: TableConfig) -> Columns:
@@ -87,7 +90,11 @@ def columns_of(config: TableConfig) -> Columns:
     return Columns(
         text=config.text_column,
         label=config.label_column,
+        labels=config.label_columns,
+        label_separator=config.label_separator,
         pair=config.pair_column,
+        question=config.question_column,
+        choices=config.choice_columns,
         header=config.header,
         label_names=config.label_names,
     )

@@ -2,6 +2,7 @@
 
     classify   .tsv .txt .csv .jsonl .parquet, DataFrame, Arrow table, list of dicts or of (text, label); of pairs,
                (text, second text, label)
+    multilabel the same with labels: a list, text with separators, or columns of 0 and 1
     regress    the same with a number for a label
     tag        CoNLL (word first, tag last, blank line between sentences), or tables with lists of words and of labels
 
@@ -9,48 +10,24 @@ Labels are text from here on; a whole number becomes its digits. Whatever is wro
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.records import Column, Place, Records, find_data_file, numbered_lines, read_records, read_text
+from bertsmith.tasks.rows import ClassesRow, ClassRow, RatedRow, Row, TaggedRow, TextRow, labels_of
 
 _TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
 LabelT = TypeVar("LabelT")
-
-
-@dataclass(frozen=True, slots=True)
-class TextRow(Generic[LabelT]):
-    """A text and its label, a class's name or a number; `line` is the file's line, or the row's number in a table,
-    from 1.
-    """
-
-    text: str
-    label: LabelT | None
-    line: int
-    pair: str | None = None
-    """The second text, where rows are pairs."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedRow:
-    """The words of a sentence and as many labels; `line` is that of the first word."""
-
-    words: tuple[str, ...]
-    labels: tuple[str, ...] | None
-    line: int
-
-
-ClassRow = TextRow[str]
-AnyRow = TextRow[Any] | TaggedRow
-Row = TypeVar("Row", bound=AnyRow)
+AnyRow = TypeVar("AnyRow", bound=Row)
+Labels = tuple[str, ...]
 
 
 def read_text_rows(
@@ -86,7 +63,7 @@ def read_rated_rows(
     pair_column: Column | None = None,
     header: bool = True,
     require_labels: bool = True,
-) -> list[TextRow[float]]:
+) -> list[RatedRow]:
     """The same with a finite number each."""
 
     def number(value: object, place: Place, line: int) -> float | None:
@@ -94,6 +71,53 @@ def read_rated_rows(
 
     columns = (text_column,) if pair_column is None else (text_column, pair_column)
     return _read_texts(source, columns, label_column, number, header=header, require_labels=require_labels)
+
+
+def read_multilabel_rows(
+    source: object,
+    *,
+    text_column: Column = "text",
+    label_column: Column = "label",
+    label_columns: Sequence[Column] = (),
+    label_separator: str = ",",
+    pair_column: Column | None = None,
+    header: bool = True,
+    label_names: str | Path | None = None,
+    require_labels: bool = True,
+) -> list[ClassesRow]:
+    """The same with any number of classes each: a list, text with `label_separator` between them (empty: none), or,
+    with `label_columns`, a column for each, 1 (or true) where the row has it and 0 (or false) where not.
+    """
+    texts = (text_column,) if pair_column is None else (text_column, pair_column)
+    names = read_label_names(label_names) if label_names is not None else None
+
+    def listed(value: object, place: Place, line: int) -> Labels | None:
+        if isinstance(value, str):
+            value = [part for part in value.split(label_separator) if part.strip()]
+        if value is None and not require_labels:
+            return None
+        if not isinstance(value, Sequence):
+            raise place.error(f"column {label_column!r} is {_kind(value)}; expected labels", line)
+        found = [str(_label(part, names, place, line, required=True)) for part in value]
+        if doubled := [label for label, times in Counter(found).items() if times > 1]:
+            raise place.error(f"label {doubled[0]!r} is there twice", line)
+        return tuple(found)
+
+    if not label_columns:
+        return _read_texts(source, texts, label_column, listed, header=header, require_labels=require_labels)
+    records = read_records(source, header=header, columns=(*texts, *label_columns))
+    marks = [records.values(column, optional=not require_labels) for column in label_columns]
+    classes = [str(column) for column in label_columns]
+    rows: list[ClassesRow] = []
+    plain = _texts_of(records, texts, require_labels=require_labels)
+    for (line, own), *found in zip(plain, *marks, strict=True):
+        given = [
+            _mark(value, column, records.place, line, required=require_labels)
+            for column, (_, value) in zip(label_columns, found, strict=True)
+        ]
+        label = None if None in given else tuple(name for name, mark in zip(classes, given, strict=True) if mark)
+        rows.append(TextRow(own[0], label, line, *own[1:]))
+    return rows
 
 
 def _read_texts(
@@ -106,17 +130,27 @@ def _read_texts(
     require_labels: bool,
 ) -> list[TextRow[LabelT]]:
     records = read_records(source, header=header, columns=(*text_columns, label_column))
-    place = records.place
-    columns = [*(records.values(column) for column in text_columns)]
-    columns.append(records.values(label_column, optional=not require_labels))
-    rows = []
-    for *found, (line, label) in zip(*columns, strict=True):
-        first, *second = (
-            _text(text, column, place, line, required=require_labels)
-            for (_, text), column in zip(found, text_columns, strict=True)
+    texts = _texts_of(records, text_columns, require_labels=require_labels)
+    labels = records.values(label_column, optional=not require_labels)
+    return [
+        TextRow(own[0], label_of(label, records.place, line), line, *own[1:])
+        for (line, own), (_, label) in zip(texts, labels, strict=True)
+    ]
+
+
+def _texts_of(
+    records: Records, columns: Sequence[Column], *, require_labels: bool
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield (line, the texts of these columns)."""
+    for found in zip(*(records.values(column) for column in columns), strict=True):
+        line = found[0][0]
+        yield (
+            line,
+            tuple(
+                _text(text, column, records.place, line, required=require_labels)
+                for (_, text), column in zip(found, columns, strict=True)
+            ),
         )
-        rows.append(TextRow(first, label_of(label, place, line), line, *second))
-    return rows
 
 
 def read_tagged_rows(
@@ -160,14 +194,14 @@ def read_label_names(path: str | Path) -> tuple[str, ...]:
 
 
 def class_names(
-    rows: Iterable[AnyRow], *, where: str | Path | None = None, declared: Sequence[str] = ()
+    rows: Iterable[Any], *, where: str | Path | None = None, declared: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The labels to learn, in order: `declared`, or those of the training rows, sorted (whole numbers by value).
 
     Raises `DataError` where the rows have fewer than two labels, or one that was not declared.
     """
     rows = list(rows)
-    seen = {label for row in rows for label in _labels_of(row)}
+    seen = {label for row in rows for label in labels_of(row)}
     if declared:
         check_labels(rows, declared, where=where)
     if len(seen) < 2:
@@ -182,31 +216,45 @@ def class_names(
     return tuple(sorted(seen, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
 
 
-def check_labels(rows: Iterable[AnyRow], names: Sequence[str], *, where: str | Path | None = None) -> None:
+def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path | None = None) -> None:
     """Raise `DataError` at the first row with a label that is not among `names`."""
     known = set(names)
     place = Place(Path(where) if where is not None else None)
     for row in rows:
-        for offset, label in enumerate(_labels_of(row)):
+        for offset, label in enumerate(labels_of(row)):
             if label not in known:
                 line = row.line + (offset if isinstance(row, TaggedRow) and place.path is not None else 0)
                 raise place.error(f"unknown label {label!r}; the model knows: {_listed(names)}", line)
 
 
-def split_rows(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split_rows(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
     """Split off `share` of the rows for validation: (train, validation), each in the order of `rows`.
 
     Stratified: rows are sorted by label, within a label by a hash of (seed, content), and taken at even steps, so each
-    label gives its share to within one row, and the choice does not hang on the order of the rows.
+    label gives its share to within one row, and the choice does not hang on the order of the rows. Rows of one group
+    go together, by the first one's label; the share is then one of groups.
     """
     if not 0.0 < share < 1.0:
         raise UsageError(f"the share of validation rows is {share}; give more than 0 and less than 1")
-    if len(rows) < 2:
-        raise DataError(f"{len(rows)} row cannot be split into training and validation; give at least two")
-    taken = min(max(round(len(rows) * share), 1), len(rows) - 1)
-    order = sorted(range(len(rows)), key=lambda index: (_stratum(rows[index]), _hash(rows[index], seed), index))
-    steps = np.arange(len(rows) + 1) * taken // len(rows)
-    chosen = {index for index, step in zip(order, np.diff(steps), strict=True) if step}
+    groups: dict[str | int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(index if row.group is None else row.group, []).append(index)
+    if len(groups) < 2:
+        what = f"{len(rows)} row" if len(rows) < 2 else f"{len(rows)} rows on one text"
+        raise DataError(f"{what} cannot be split into training and validation; give at least two")
+    taken = min(max(round(len(groups) * share), 1), len(groups) - 1)
+
+    def place(group: list[int]) -> tuple[str | float, int, int]:
+        first = rows[group[0]]
+        return first.stratum, derive_seed("split", seed, first.content), group[0]
+
+    steps = np.arange(len(groups) + 1) * taken // len(groups)
+    chosen = {
+        index
+        for group, step in zip(sorted(groups.values(), key=place), np.diff(steps), strict=True)
+        if step
+        for index in group
+    }
     train = [row for index, row in enumerate(rows) if index not in chosen]
     return train, [rows[index] for index in sorted(chosen)]
 
@@ -283,6 +331,18 @@ def _label(value: object, names: Sequence[str] | None, place: Place, line: int, 
     return names[int(label)]
 
 
+def _mark(value: object, column: Column, place: Place, line: int, *, required: bool) -> bool | None:
+    """Whether a row has the label of a column: 0 or 1, as number, text or bool."""
+    if value is None and not required:
+        return None
+    text = str(value).strip().lower()
+    if text in ("0", "0.0", "false"):
+        return False
+    if text in ("1", "1.0", "true"):
+        return True
+    raise place.error(f"column {column!r} is {_kind(value)}; expected 0 or 1", line)
+
+
 def _number(value: object, place: Place, line: int, *, required: bool) -> float | None:
     is_missing = value is None or (isinstance(value, float) and math.isnan(value))
     if is_missing or (isinstance(value, str) and not value.strip()):
@@ -312,26 +372,6 @@ def _as_label(value: object, place: Place, line: int) -> str:
     if isinstance(value, str | int):
         return str(value).strip()
     raise place.error(f"the label is {_kind(value)}; expected a name or a whole number", line)
-
-
-def _labels_of(row: AnyRow) -> tuple[str, ...]:
-    if isinstance(row, TaggedRow):
-        return row.labels or ()
-    return () if row.label is None else (row.label,)
-
-
-def _stratum(row: AnyRow) -> str | float:
-    """The label; for tagged words the first that is not O, so that both halves have sentences with entities."""
-    if isinstance(row, TextRow) and isinstance(row.label, float):
-        return row.label
-    labels = _labels_of(row)
-    return next((label for label in labels if label != "O"), labels[0] if labels else "")
-
-
-def _hash(row: AnyRow, seed: int) -> int:
-    if isinstance(row, TaggedRow):
-        return derive_seed("split", seed, "\x1f".join(row.words))
-    return derive_seed("split", seed, row.text if row.pair is None else f"{row.text}\x1f{row.pair}")
 
 
 def _is_words(value: object) -> TypeGuard[Sequence[str]]:

@@ -1,5 +1,6 @@
 """Token classification: one label a word, read at the word's first piece (Devlin et al. 2018, section 5.3)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,19 @@ import numpy as np
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from bertsmith.errors import UsageError
 from bertsmith.model.heads import BertForTokenClassification
-from bertsmith.tasks.base import Columns, Features, Floats, Ints, Labels, Ragged, TaskBatch, item_cross_entropy
+from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.features import Features, Floats, Ragged
+from bertsmith.tasks.losses import item_cross_entropy
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
-from bertsmith.tasks.tables import TaggedRow, check_labels, class_names, read_tagged_rows
+from bertsmith.tasks.rows import TaggedRow
+from bertsmith.tasks.tables import check_labels, class_names, read_tagged_rows
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTSIDE = "O"
+_CHINESE = "㐀-䶿一-鿿豈-﫿"
+_WORD = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +34,18 @@ class Tagging:
     confidence: tuple[float, ...]
 
 
-class Tag:
+class Tag(Task[TaggedRow, Tagging]):
     """Words -> a label each. Loss: cross-entropy at first pieces; other pieces have no label (-100 elsewhere)."""
 
     name = "tag"
     default_metric = "f1"
     metrics = tuple(TAG_SCORES)
-    smaller_is_better: frozenset[str] = frozenset()
-    problem_type: str | None = None
     head = BertForTokenClassification
+    expected = "a string or a list of words"
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
         """CoNLL, or a table with lists; the columns' usual names are those of a tagger, `words` and `labels`."""
-        if columns.pair is not None:
-            raise UsageError("pair_column is for texts that get one label together; a tagger labels each word")
+        columns.without_pairs("a tagger labels each word")
         usual = Columns()
         return read_tagged_rows(
             source,
@@ -50,6 +54,13 @@ class Tag:
             label_names=columns.label_names,
             require_labels=require_labels,
         )
+
+    def row(self, given: object, line: int) -> TaggedRow | None:
+        """A string is split at spaces and punctuation."""
+        words = split_words(given) if isinstance(given, str) else given
+        if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+            return None
+        return TaggedRow(tuple(words), None, line)
 
     def encode(
         self, rows: Sequence[TaggedRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
@@ -80,10 +91,12 @@ class Tag:
         logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         return logits.flatten(0, 1)[batch.items]  # (batch, seq, labels) -> (items, labels)
 
-    def item_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
         return item_cross_entropy(outputs, targets)
 
-    def decode(self, rows: Sequence[TaggedRow], outputs: Floats, starts: Ints, labels: Sequence[str]) -> list[Tagging]:
+    def decode(
+        self, rows: Sequence[TaggedRow], features: Features, outputs: Floats, labels: Sequence[str]
+    ) -> list[Tagging]:
         """Words that were cut off get "O" (or the first label, where there is no "O") with confidence 0."""
         probabilities = softmax(outputs.astype(np.float64), axis=-1)
         best = probabilities.argmax(axis=-1).tolist()
@@ -91,7 +104,7 @@ class Tag:
         absent = OUTSIDE if OUTSIDE in labels else labels[0]
         answers = []
         for number, row in enumerate(rows):
-            start, end = int(starts[number]), int(starts[number + 1])
+            start, end = features.items.starts[number : number + 2].tolist()
             lost = len(row.words) - (end - start)
             tags = [labels[choice] for choice in best[start:end]] + [absent] * lost
             answers.append(Tagging(row.words, tuple(tags), (*confidence[start:end], *[0.0] * lost)))
@@ -127,9 +140,6 @@ class Tag:
     def told(self, row: TaggedRow, answer: Tagging) -> tuple[str, str]:
         return " ".join(row.labels or ()), " ".join(answer.tags)
 
-    def labels_of(self, row: TaggedRow) -> Labels:
-        return row.labels or ()
-
     def predictions_of(self, answer: Tagging) -> Labels:
         return answer.tags
 
@@ -139,3 +149,8 @@ class Tag:
 
 def _gold(rows: Sequence[TaggedRow]) -> list[Labels]:
     return [row.labels for row in rows if row.labels is not None]
+
+
+def split_words(text: str) -> list[str]:
+    """Words of a plain text for a tagger: runs of letters and digits, single Chinese characters, single marks."""
+    return _WORD.findall(text)

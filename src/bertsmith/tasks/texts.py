@@ -1,15 +1,29 @@
-"""Texts, and pairs of texts, as the model reads them: `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]`."""
+"""Texts and pairs of texts: as callers give them, as records and people have them, and as the model reads them:
+`[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]`.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bertsmith.tasks.base import Features, Ragged
-from bertsmith.tasks.tables import TextRow
+from bertsmith.tasks.features import Features, Ragged
+from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.tokenizer.frame import longest_first
+
+EXPECTED = "a string, or (text, second text)"
+"""What `text_row` takes."""
+
+
+def text_row(given: object, line: int) -> TextRow[Any] | None:
+    """A string, or two as a pair, as a row without a label."""
+    if isinstance(given, str):
+        return TextRow(given, None, line)
+    if isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, str) for part in given):
+        return TextRow(given[0], None, line, pair=given[1])
+    return None
 
 
 def encode_texts(
@@ -21,7 +35,7 @@ def encode_texts(
     if has_pairs := any(row.pair is not None for row in rows):
         encoded = tokenizer.encode_ids([row.pair or "" for row in rows])
         seconds = [ids if row.pair is not None else None for ids, row in zip(encoded, rows, strict=True)]
-    framed = [_frame(first, second, tokenizer, max_length) for first, second in zip(firsts, seconds, strict=True)]
+    framed = [frame_texts(first, second, tokenizer, max_length) for first, second in zip(firsts, seconds, strict=True)]
     return Features(
         tokens=Ragged.of([ids for ids, _, _ in framed]),
         items=Ragged.of([[0]] * len(rows)),
@@ -31,7 +45,7 @@ def encode_texts(
     )
 
 
-def _frame(
+def frame_texts(
     first: Sequence[int], second: Sequence[int] | None, tokenizer: Tokenizer, max_length: int
 ) -> tuple[list[int], int, int]:
     """Token ids, where the second text begins in them (their end where there is none), and tokens cut off."""
@@ -50,3 +64,15 @@ def _frame(
 def row_text(row: TextRow[Any]) -> str:
     """The row as a person reads it."""
     return row.text if row.pair is None else f"{row.text} | {row.pair}"
+
+
+def mostly_chinese(texts: Iterable[str]) -> bool:
+    """True where more than half the letters are Chinese characters: words are then not parted by spaces."""
+    letters = [character for text in texts for character in text if character.isalpha()]
+    return 2 * sum("\u4e00" <= character <= "\u9fff" for character in letters) > len(letters)
+
+
+def record_text(number: int, row: TextRow[Any]) -> dict[str, Any]:
+    """What a record says of the row itself."""
+    pair = {} if row.pair is None else {"pair": row.pair}
+    return {"row": number, "line": row.line, "text": row.text, **pair}
