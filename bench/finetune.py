@@ -66,7 +66,7 @@ def our_step(weights: Path, features: Features, pad_id: int, runtime: Runtime, *
 
 def our_loss(model: torch.nn.Module, batch: TaskBatch) -> torch.Tensor:
     assert batch.targets is not None
-    return TASK.losses(TASK.item_outputs(model, batch), batch.targets, None).sum() / batch.counts[TASK.name]
+    return TASK.outputs.losses(TASK.item_outputs(model, batch), batch.targets, None).sum() / batch.counts[TASK.name]
 
 
 def peer_step(weights: Path, rows: list[TextRow], *, tuned: bool, steps: int) -> Callable[[], float]:

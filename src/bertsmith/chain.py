@@ -370,15 +370,24 @@ def _score_table(rows: tuple[ScoreRow, ...], metric: str) -> Table:
     return table
 
 
+_INPUTS = {
+    "classify": ("'a text of your own'", "YOUR_TEXTS.txt"),
+    "pairs": ("'a text' --pair 'and a second'", "YOUR_PAIRS.tsv"),
+    "answer": ("'a question' --pair 'a text with the answer'", "YOUR_QUESTIONS.json"),
+    "choose": ("", "YOUR_QUESTIONS.jsonl"),
+}
+"""Kind of model -> what `predict` takes at the terminal, and from a file."""
+
+
 def _next_commands(result: RunResult) -> list[str]:
     folder = result.folder
     if result.finetuned is not None:
         finetuned = shlex.quote(str(result.finetuned.run_dir))
-        reads_pairs = read_card(result.finetuned.run_dir / "model").get("pairs")
-        second, file = ("--pair 'and a second'", "YOUR_PAIRS.tsv --pair-column pair") if reads_pairs else ("", "")
+        card = read_card(result.finetuned.run_dir / "model")
+        given, file = _INPUTS.get("pairs" if card.get("pairs") else str(card.get("task")), _INPUTS["classify"])
         return [
-            f"bertsmith predict {finetuned} 'a text of your own' {second}".rstrip(),
-            f"bertsmith predict {finetuned} --file {file or 'YOUR_TEXTS.txt'}",
+            *([f"bertsmith predict {finetuned} {given}"] if given else []),
+            f"bertsmith predict {finetuned} --file {file}",
             f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",
         ]
     if result.pretrained is not None:

@@ -111,7 +111,7 @@ def test_bfloat16_answers_have_the_same_arg_max(name: str, tmp_path: Path):
 def test_an_epoch_of_bucketed_micro_batches_has_the_padded_gradient(name: str, tmp_path: Path):
     """In float64: the sum of the losses of all batches of an epoch, and its gradient, to 1e-10."""
     case = Case(name, tmp_path, dtype=torch.float64)
-    case.task.losses(case.padded(), case.targets, case.groups()).sum().backward()
+    case.task.outputs.losses(case.padded(), case.targets, case.groups()).sum().backward()
     expected = {name: p.grad.clone() for name, p in case.model.named_parameters() if p.grad is not None}
     case.model.zero_grad()
     batches = TrainingBatches(
@@ -122,7 +122,7 @@ def test_an_epoch_of_bucketed_micro_batches_has_the_padded_gradient(name: str, t
         for batch in batches.batch(step):
             assert batch.targets is not None
             outputs = case.task.item_outputs(case.model, batch)
-            case.task.losses(outputs, batch.targets, batch.item_groups).sum().backward()
+            case.task.outputs.losses(outputs, batch.targets, batch.item_groups).sum().backward()
             items += batch.counts[name]
     assert items == len(case.targets)
     for parameter_name, parameter in case.model.named_parameters():

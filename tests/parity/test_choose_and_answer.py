@@ -1,4 +1,4 @@
-"""Multiple choice and question answering against transformers: the same token ids, windows, logits, losses, gradients."""
+"""Multiple choice and question answering against transformers: equal token ids, windows, logits, losses, gradients."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def fine_tuned(folder: Path, task: str, rows: Any, **settings: Any) -> Predictor
 
 def compare(ours: Predictor, theirs: torch.nn.Module, batch: Any, their_loss: torch.Tensor) -> None:
     ours.model.zero_grad()
-    loss = ours.task.losses(ours.task.item_outputs(ours.model, batch), batch.targets, batch.item_groups).mean()
+    loss = ours.task.outputs.losses(ours.task.item_outputs(ours.model, batch), batch.targets, batch.item_groups).mean()
     loss.backward()
     theirs.zero_grad()
     their_loss.backward()

@@ -106,7 +106,7 @@ def compare_gradients(case: Case, *, parts: int, tolerance: float) -> None:
         batch = assemble(case.features, part, objective="x", pad_id=0)
         assert batch.targets is not None
         outputs = case.ours.task.item_outputs(case.ours.model, batch)
-        share = case.ours.task.losses(outputs, batch.targets, batch.item_groups).sum() / total
+        share = case.ours.task.outputs.losses(outputs, batch.targets, batch.item_groups).sum() / total
         share.backward()
         loss += share.item()
     case.theirs.zero_grad()

@@ -14,9 +14,11 @@ from bertsmith.tasks.metrics import (
     confusion_matrix,
     entities,
     score_classification,
+    score_multilabel,
     score_tags,
     tag_report,
 )
+from bertsmith.tasks.roc import roc_auc, roc_auc_interval
 
 seqeval_labeling = pytest.importorskip("seqeval.metrics.sequence_labeling")
 seqeval_metrics = pytest.importorskip("seqeval.metrics")
@@ -45,14 +47,61 @@ def test_classification_scores_are_scikit_learns(rows: list[tuple[str, str]]) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's about a single class
         macro = sklearn_metrics.precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
+        weighted = sklearn_metrics.precision_recall_fscore_support(
+            labels, predictions, average="weighted", zero_division=0
+        )
         expected = {
             "accuracy": sklearn_metrics.accuracy_score(labels, predictions),
             "macro_precision": macro[0],
             "macro_recall": macro[1],
             "macro_f1": macro[2],
+            "micro_f1": sklearn_metrics.f1_score(labels, predictions, average="micro", zero_division=0),
+            "weighted_precision": weighted[0],
+            "weighted_recall": weighted[1],
+            "weighted_f1": weighted[2],
             "matthews": sklearn_metrics.matthews_corrcoef(labels, predictions),
         }
     assert score_classification(labels, predictions, NAMES) == pytest.approx(expected, abs=1e-12)
+
+
+@given(seed=st.integers(0, 500), rows=st.integers(6, 40), classes=st.integers(2, 4), ties=st.booleans())
+def test_areas_under_the_roc_curve_are_scikit_learns(seed: int, rows: int, classes: int, ties: bool) -> None:
+    draw = np.random.default_rng(seed)
+    truth = np.concatenate([np.arange(classes), draw.integers(0, classes, rows - classes)])
+    probabilities = draw.random((rows, classes)) + 0.05
+    probabilities = np.round(probabilities, 1) if ties else probabilities
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    shares = probabilities[:, 1] if classes == 2 else probabilities
+    expected = sklearn_metrics.roc_auc_score(truth, shares, multi_class="ovr", average="macro")
+    assert roc_auc(truth, probabilities) == pytest.approx(expected, abs=1e-9)
+    low, high = roc_auc_interval(truth, probabilities, seed=1, resamples=200)
+    assert low <= high
+
+
+def test_an_interval_of_an_area_is_that_of_drawn_rows() -> None:
+    draw = np.random.default_rng(3)
+    truth = draw.integers(0, 2, 300)
+    share = np.clip(0.5 + 0.2 * (truth - 0.5) + draw.normal(0, 0.2, 300), 0, 1)
+    probabilities = np.stack([1 - share, share], axis=1)
+    drawn = [draw.integers(0, 300, 300) for _ in range(1000)]
+    plain = [sklearn_metrics.roc_auc_score(truth[rows], share[rows]) for rows in drawn]
+    expected = np.quantile(plain, [0.025, 0.975])
+    assert roc_auc_interval(truth, probabilities, seed=1) == pytest.approx(expected, abs=0.012)
+
+
+@given(seed=st.integers(0, 500), rows=st.integers(1, 30), labels=st.integers(1, 4))
+def test_scores_of_several_labels_are_scikit_learns(seed: int, rows: int, labels: int) -> None:
+    draw = np.random.default_rng(seed)
+    truth, guess = draw.random((rows, labels)) < 0.4, draw.random((rows, labels)) < 0.5
+    expected = {
+        "micro_f1": sklearn_metrics.f1_score(truth, guess, average="micro", zero_division=0),
+        "macro_f1": sklearn_metrics.f1_score(truth, guess, average="macro", zero_division=0),
+        "subset_accuracy": sklearn_metrics.accuracy_score(truth, guess),
+    }
+    if labels == 1:  # scikit-learn takes one column for two classes
+        both = sklearn_metrics.f1_score(truth[:, 0], guess[:, 0], zero_division=0)
+        expected |= {"micro_f1": both, "macro_f1": both}
+    assert score_multilabel(truth, guess) == pytest.approx(expected, abs=1e-12)
 
 
 @given(pairs(st.sampled_from(NAMES)))

@@ -74,15 +74,18 @@ def test_linear_tagger_knows_entities_of_many_labels() -> None:
     assert linear_tag(rows, rows, "f1")([test]) == [("O", "B-loc", "I-loc", "O", "B-person")]
 
 
+def most_probable(found: list[dict[str, float]]) -> list[str]:
+    assert all(sum(shares.values()) == pytest.approx(1) for shares in found)
+    return [max(shares, key=lambda label: shares[label]) for shares in found]
+
+
 def test_linear_classifier_in_english_and_chinese() -> None:
     english = [TextRow(f"{word} {number}", word[0], 1) for word in ("good film", "bad film") for number in range(9)]
-    assert linear_label(english, english, "macro_f1")([TextRow("Good !", None, 1), TextRow("so bad", None, 1)]) == [
-        "g",
-        "b",
-    ]
+    new = [TextRow("Good !", None, 1), TextRow("so bad", None, 1)]
+    assert most_probable(linear_label(english, english, "macro_f1")(new)) == ["g", "b"]
     chinese = [TextRow(f"{text}{number}", text[:2], 1) for text in ("股票上涨了", "球队赢了") for number in range(9)]
     found = linear_label(chinese, chinese, "macro_f1")([TextRow("今天股票", None, 1), TextRow("我们球队", None, 1)])
-    assert found == ["股票", "球队"]
+    assert most_probable(found) == ["股票", "球队"]
 
 
 def test_penalty_is_chosen_by_the_metric_on_the_validation_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bertsmith.tasks.batches import TrainingBatches, assemble, evaluation_batches
 from bertsmith.tasks.features import Features, Ragged
-from bertsmith.tasks.losses import alternatives_cross_entropy
+from bertsmith.tasks.losses import ONE_OF_ITEMS
 
 groups_of_ids = st.lists(
     st.lists(st.lists(st.integers(5, 50), min_size=1, max_size=9), min_size=1, max_size=4), min_size=1, max_size=12
@@ -84,7 +84,7 @@ def test_the_loss_of_alternatives_is_a_softmax_over_each_example(sizes, kinds, s
         torch.stack([-part[:, kind].log_softmax(0)[target[kind]] for kind in range(kinds)]).mean()
         for part, target in zip(parts, targets, strict=True)
     ]
-    torch.testing.assert_close(alternatives_cross_entropy(torch.cat(parts), targets, groups), torch.stack(expected))
+    torch.testing.assert_close(ONE_OF_ITEMS.losses(torch.cat(parts), targets, groups), torch.stack(expected))
 
 
 def test_rows_of_targets_where_a_row_has_several_examples():

@@ -263,6 +263,30 @@ class FinetuneConfig(LoopConfig, TableConfig):
     epochs: Positive = 3
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
+    stop_after: Positive | None = None
+    """Evaluations without a better score after which training ends; default: never."""
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of what stands on the encoder; default: the learning rate."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """classify, tag, multilabel: share of each label that is spread over all of them."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    """classify, tag, multilabel: how much less what is answered rightly counts already (focal loss); usual: 2."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """classify, tag, multilabel: by which each label's loss is multiplied. balanced: rows / (labels x rows with it)."""
+    r_drop: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of R-Drop: each row is read twice, and the two dropouts are to give one answer; usual: 1 to 5."""
+    adversarial: Literal["fgm", "pgd"] | None = None
+    """Read each row once more with the word embeddings moved to where the loss is larger, and learn that too. fgm: in
+    one step; pgd: in several."""
+    adversarial_epsilon: Annotated[float, Field(gt=0)] = 1.0
+    """How far a row's embeddings are moved in all, as the norm of the change."""
+    adversarial_steps: Positive = 3
+    """pgd: steps."""
+    adversarial_step_size: Annotated[float, Field(gt=0)] = 0.3
+    """pgd: how far each step goes."""
+    l2_start: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of half the squared distance of the encoder's weights from those it started with, and of the head's from
+    0 (L2-SP); usual: 0.001 to 0.1."""
     metric: str | None = None
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"

@@ -22,7 +22,7 @@ from bertsmith.tasks.answer_metrics import ANSWER_SCORES
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats, Ints, Ragged
-from bertsmith.tasks.losses import alternatives_cross_entropy
+from bertsmith.tasks.losses import ONE_OF_ITEMS
 from bertsmith.tasks.metrics import mean_interval
 from bertsmith.tasks.question_tables import read_question_rows
 from bertsmith.tasks.rows import QuestionRow
@@ -68,6 +68,7 @@ class Answer(Task[QuestionRow, Span]):
     default_metric = "f1"
     metrics = tuple(ANSWER_SCORES)
     head = BertForQuestionAnswering
+    outputs = ONE_OF_ITEMS
     outputs_are_classes = False
     takes_pairs = True
     expected = "(question, text)"
@@ -167,10 +168,6 @@ class Answer(Task[QuestionRow, Span]):
         found = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         logits = stack([found.start_logits, found.end_logits], dim=-1)
         return logits.flatten(0, 1)[batch.items]  # (batch, seq, 2) -> (items, 2): padding can hold no answer
-
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:
-        assert groups is not None, "a window's tokens are alternatives"
-        return alternatives_cross_entropy(outputs, targets, groups)
 
     def decode(
         self,

@@ -12,6 +12,7 @@ from bertsmith.errors import UsageError
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.losses import Outputs
 from bertsmith.tasks.rows import labels_of
 from bertsmith.tokenizer.encode import Tokenizer
 
@@ -66,6 +67,8 @@ class Task(ABC, Generic[RowT, AnswerT]):
     name: ClassVar[str]
     head: ClassVar[type[Pretrained]]
     """The class that answers: an encoder with this task's head."""
+    outputs: ClassVar[Outputs]
+    """What the head's outputs mean, and so what they cost."""
     problem_type: ClassVar[str | None] = None
     """What the config of such a model says it solves; None: it says nothing, or a usual classification."""
     metrics: ClassVar[tuple[str, ...]]
@@ -125,13 +128,6 @@ class Task(ABC, Generic[RowT, AnswerT]):
     @abstractmethod
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """What the head says at each item: (items, labels)."""
-
-    @abstractmethod
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:
-        """Loss of each target: (items, labels) and (targets, ...) -> (targets,).
-
-        groups: (items,) the example of each item, where they are alternatives.
-        """
 
     # Answers
 

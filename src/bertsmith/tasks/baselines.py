@@ -26,7 +26,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.metrics import score_classification, score_multilabel, score_tags
+from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, score_classification, score_multilabel, score_tags
 from bertsmith.tasks.number_metrics import SMALLER_IS_BETTER, score_numbers
 from bertsmith.tasks.rows import ChoiceRow, ClassesRow, ClassRow, RatedRow, TaggedRow, TextRow
 from bertsmith.tasks.tables import class_names
@@ -34,6 +34,7 @@ from bertsmith.tasks.texts import mostly_chinese
 
 Tags = tuple[str, ...]
 ClassPredictor = Callable[[Sequence[ClassRow]], list[str]]
+SoftClassPredictor = Callable[[Sequence[ClassRow]], list[dict[str, float]]]
 ClassesPredictor = Callable[[Sequence[ClassesRow]], list[Tags]]
 ChoicePredictor = Callable[[Sequence[ChoiceRow]], list[int]]
 NumberPredictor = Callable[[Sequence[RatedRow]], list[float]]
@@ -53,7 +54,7 @@ def majority_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], me
     return lambda rows: [label for _ in rows]
 
 
-def linear_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metric: str) -> ClassPredictor:
+def linear_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metric: str) -> SoftClassPredictor:
     """TF-IDF (1 + log tf, unit length) of words and word pairs, of 1 to 3 characters for Chinese; `metric` picks C.
 
     Of a pair of texts: of each, and their product.
@@ -62,12 +63,16 @@ def linear_label(train: Sequence[ClassRow], validation: Sequence[ClassRow], metr
     truth = [_label(row) for row in validation]
     encode = _text_features(train)
     features, held_out = encode(train), encode(validation)
+    chosen_by = metric if metric in CLASSIFICATION_SCORES else "macro_f1"  # not by what needs probabilities
     model = _best(
         features,
         [_label(row) for row in train],
-        lambda model: score_classification(truth, [str(label) for label in model.predict(held_out)], names)[metric],
+        lambda model: score_classification(truth, list(map(str, model.predict(held_out))), names)[chosen_by],
     )
-    return lambda rows: [str(label) for label in model.predict(encode(rows))]
+    classes = [str(label) for label in model.classes_]
+    return lambda rows: [
+        dict(zip(classes, shares, strict=True)) for shares in model.predict_proba(encode(rows)).tolist()
+    ]
 
 
 def mean_number(

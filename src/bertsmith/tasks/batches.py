@@ -85,8 +85,11 @@ class TaskBatch:
         return replace(self, **moved)
 
 
-def assemble(features: Features, examples: Ints, *, objective: str, pad_id: int) -> TaskBatch:
-    """Put `examples` into one batch, padded to the longest of their sequences."""
+def assemble(features: Features, examples: Ints, *, objective: str, pad_id: int, also: Sequence[str] = ()) -> TaskBatch:
+    """Put `examples` into one batch, padded to the longest of their sequences.
+
+    also: objectives besides, of as many targets.
+    """
     sequences, example_of_sequence = features.sequences(examples)
     lengths = features.tokens.lengths[sequences]
     seq = int(lengths.max())
@@ -110,7 +113,7 @@ def assemble(features: Features, examples: Ints, *, objective: str, pad_id: int)
         token_type_ids=types,
         items=torch.from_numpy(items),
         targets=targets,
-        counts={objective: len(examples) if features.alternatives else len(items)},
+        counts=dict.fromkeys((objective, *also), len(examples) if features.alternatives else len(items)),
         num_tokens=len(owner),
         truncation_share=cut_share(int(features.cut_tokens[sequences].sum()), len(owner)),
         example_ids=tuple(examples.tolist()),
@@ -132,6 +135,7 @@ class TrainingBatches:
         features: Features,
         *,
         objective: str,
+        also: Sequence[str] = (),
         pad_id: int,
         batch_size: int,
         micro_batch_size: int | None = None,
@@ -141,7 +145,7 @@ class TrainingBatches:
         world_size: int = 1,
     ):
         self.features = features
-        self.objective = objective
+        self.objective, self.also = objective, also
         self.pad_id = pad_id
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
@@ -162,13 +166,16 @@ class TrainingBatches:
         mine = self._batches[number][self.rank :: self.world_size]
         size = micro_batch_size or self.micro_batch_size
         parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-        return [assemble(self.features, part, objective=self.objective, pad_id=self.pad_id) for part in parts]
+        return [self._assemble(part) for part in parts]
 
     def longest(self, num_rows: int) -> TaskBatch:
         """So many of the longest examples, the longest of all again where there are not as many."""
         examples = np.argsort(-self.features.lengths, kind="stable")[:num_rows]
         examples = np.concatenate([examples, np.repeat(examples[:1], num_rows - len(examples))])
-        return assemble(self.features, examples, objective=self.objective, pad_id=self.pad_id)
+        return self._assemble(examples)
+
+    def _assemble(self, examples: Ints) -> TaskBatch:
+        return assemble(self.features, examples, objective=self.objective, also=self.also, pad_id=self.pad_id)
 
     def epoch_batches(self, epoch: int) -> list[Ints]:
         """Numbers of the examples of each batch of an epoch, every one once."""

@@ -19,7 +19,7 @@ from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.choice_tables import read_choice_rows
 from bertsmith.tasks.features import Features, Floats, Ragged
-from bertsmith.tasks.losses import alternatives_cross_entropy
+from bertsmith.tasks.losses import ONE_OF_ITEMS
 from bertsmith.tasks.metrics import mean_interval
 from bertsmith.tasks.rows import ChoiceRow
 from bertsmith.tasks.texts import frame_texts
@@ -45,6 +45,7 @@ class Choose(Task[ChoiceRow, Choice]):
     default_metric = "accuracy"
     metrics = ("accuracy",)
     head = BertForMultipleChoice
+    outputs = ONE_OF_ITEMS
     outputs_are_classes = False
     expected = "(text, question, choices), or (text, choices)"
 
@@ -119,10 +120,6 @@ class Choose(Task[ChoiceRow, Choice]):
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         logits: Tensor = model(*(None if ids is None else ids[:, None] for ids in inputs)).logits
         return logits  # (batch, 1): rows may have unequal numbers of choices, so each goes in as a row of one
-
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:
-        assert groups is not None, "choices are alternatives"
-        return alternatives_cross_entropy(outputs, targets, groups)
 
     def decode(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import softmax
 from torch import Tensor, nn
 
@@ -15,12 +16,15 @@ from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats
-from bertsmith.tasks.losses import item_cross_entropy
+from bertsmith.tasks.losses import ONE_OF_CLASSES
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
+from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_interval
 from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
 from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
 from bertsmith.tokenizer.encode import Tokenizer
+
+ROC_AUC = "roc_auc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,9 @@ class Classify(Task[ClassRow, Classification]):
 
     name = "classify"
     default_metric = "macro_f1"
-    metrics = tuple(CLASSIFICATION_SCORES)
+    metrics = (*CLASSIFICATION_SCORES, ROC_AUC)
     head = BertForSequenceClassification
+    outputs = ONE_OF_CLASSES
     takes_pairs = True
     expected = EXPECTED
 
@@ -68,9 +73,6 @@ class Classify(Task[ClassRow, Classification]):
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, labels), and each row is one item
 
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
-        return item_cross_entropy(outputs, targets)
-
     def decode(
         self,
         rows: Sequence[ClassRow],  # noqa: ARG002
@@ -88,7 +90,8 @@ class Classify(Task[ClassRow, Classification]):
     def score(
         self, rows: Sequence[ClassRow], answers: Sequence[Classification], labels: Sequence[str]
     ) -> dict[str, float]:
-        return score_classification(_gold(rows), [answer.label for answer in answers], labels)
+        scores = score_classification(_gold(rows), [answer.label for answer in answers], labels)
+        return scores | {ROC_AUC: roc_auc(*_numbers(rows, answers, labels))}
 
     def interval(
         self,
@@ -99,6 +102,8 @@ class Classify(Task[ClassRow, Classification]):
         *,
         seed: int,
     ) -> tuple[float, float]:
+        if metric == ROC_AUC:
+            return roc_auc_interval(*_numbers(rows, answers, labels), seed=seed)
         return classification_interval(_gold(rows), [answer.label for answer in answers], labels, metric, seed=seed)
 
     def labels_in(self, rows: Sequence[ClassRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
@@ -115,8 +120,11 @@ class Classify(Task[ClassRow, Classification]):
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
         }
 
-    def answer_of(self, row: ClassRow, prediction: str) -> Classification:  # noqa: ARG002
-        return Classification(prediction, {prediction: 1.0})
+    def answer_of(self, row: ClassRow, prediction: str | dict[str, float]) -> Classification:  # noqa: ARG002
+        """`prediction` is a label, or the probability of each."""
+        if isinstance(prediction, str):
+            return Classification(prediction, {prediction: 1.0})
+        return Classification(max(prediction, key=lambda label: prediction[label]), prediction)
 
     def told(self, row: ClassRow, answer: Classification) -> tuple[str, str]:
         return row.label or "", answer.label
@@ -126,6 +134,15 @@ class Classify(Task[ClassRow, Classification]):
 
     def text_of(self, row: ClassRow) -> str:
         return row_text(row)
+
+
+def _numbers(
+    rows: Sequence[ClassRow], answers: Sequence[Classification], labels: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(rows,) class numbers, and (rows, classes) probabilities."""
+    index = {label: number for number, label in enumerate(labels)}
+    truth = np.array([index[label] for label in _gold(rows)], dtype=np.int64)
+    return truth, class_table(labels, [answer.probabilities for answer in answers])
 
 
 def _gold(rows: Sequence[ClassRow]) -> list[str]:

@@ -127,7 +127,7 @@ def score_outputs(
         raise UsageError("rows without labels cannot be scored; use predict")
     answers = task.decode(rows, features, outputs, labels)
     groups = torch.from_numpy(features.item_groups) if features.alternatives else None
-    found = task.losses(torch.from_numpy(outputs), torch.from_numpy(features.targets), groups)
+    found = task.outputs.losses(torch.from_numpy(outputs), torch.from_numpy(features.targets), groups)
     losses = found.numpy().astype(np.float64)
     owner = features.row_of_target
     targets = np.bincount(owner, minlength=len(rows))

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from bertsmith.artifact import write_json
 from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
@@ -21,12 +20,13 @@ from bertsmith.model.weights import read_card, read_config, resolve_model_dir, w
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.baselines import BASELINES
-from bertsmith.tasks.batches import TaskBatch, TrainingBatches
+from bertsmith.tasks.batches import TrainingBatches
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
+from bertsmith.tasks.training_loss import TrainingLoss, shape_of
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_choice import finetuning_batch_size
 from bertsmith.training.batch_flops import flops_of
@@ -193,9 +193,11 @@ class _Run:
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
         self.ranks.on_first(lambda: self.dir.begin(recipe_toml(recipe), console=self.console))
+        loss = TrainingLoss(task, model, config, shape_of(config, task, splits.train, splits.labels))
         batches = TrainingBatches(
             train_features,
             objective=task.name,
+            also=tuple(loss.weights),
             pad_id=self.tokenizer.pad_id,
             batch_size=self._batch_size()[0],
             seed=self.seed,
@@ -203,8 +205,10 @@ class _Run:
             world_size=self.ranks.size,
         )
         peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
-        loss_sums, optimizer = self._loss_sums(model), make_optimizer(model, config)
-        fit = MicroBatchFit(optimizer, batches.longest, self._eager_loss_sums(model), self.runtime)
+        # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
+        loss_sums, _ = compiled(loss, config.compile, long_enough=False, say=self.say)
+        optimizer = make_optimizer(model, config, head_learning_rate=config.head_learning_rate)
+        fit = MicroBatchFit(optimizer, batches.longest, loss, self.runtime)
         about = {
             "run": recipe.name,
             "kind": "finetune",
@@ -218,7 +222,7 @@ class _Run:
             schedule=make_schedule(config),
             next_batches=lambda due: batches.batch(due.step, due.micro_batch_size),
             loss_sums=loss_sums,
-            plan=replace(self._plan(batches.steps_per_epoch), flops=flops_of(model.config)),
+            plan=replace(self._plan(batches), flops=flops_of(model.config), weights=loss.weights),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
             track=Track(self.dir.metrics, about=about, console=self.console, trackers=recipe.runtime.track),
             runtime=self.runtime,
@@ -277,8 +281,8 @@ class _Run:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def _plan(self, steps_per_epoch: int) -> Plan:
-        config = self.config
+    def _plan(self, batches: TrainingBatches) -> Plan:
+        config, steps_per_epoch = self.config, batches.steps_per_epoch
         every = steps_per_epoch if config.evaluate_every == "epoch" else config.evaluate_every
         batch_size, because = self._batch_size()
         micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else batch_size
@@ -286,7 +290,7 @@ class _Run:
             batch_size=batch_size,
             micro_batch_size=min(micro_batch_size, batch_size),
             batch_size_because=because,
-            num_examples=len(self.splits.train),
+            num_examples=len(batches.features),
             total_steps=config.epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             learning_rate=config.learning_rate,
@@ -300,6 +304,7 @@ class _Run:
             max_rollbacks=config.max_rollbacks,
             spike_factor=config.spike_factor,
             keep_best=config.keep_best_checkpoint,
+            stop_after=config.stop_after,
         )
 
     def _batch_size(self) -> tuple[int, str]:
@@ -345,18 +350,6 @@ class _Run:
             if self.task.outputs_are_classes and base_config.labels != labels:
                 init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")
             return model
-
-    def _loss_sums(self, model: Pretrained) -> Callable[[TaskBatch], Mapping[str, Tensor]]:
-        # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
-        return compiled(self._eager_loss_sums(model), self.config.compile, long_enough=False, say=self.say)[0]
-
-    def _eager_loss_sums(self, model: Pretrained) -> Callable[[TaskBatch], Mapping[str, Tensor]]:
-        def loss_sums(batch: TaskBatch) -> Mapping[str, Tensor]:
-            assert batch.targets is not None, "training rows have labels"
-            outputs = self.task.item_outputs(model, batch)
-            return {self.task.name: self.task.losses(outputs, batch.targets, batch.item_groups).sum()}
-
-        return loss_sums
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features)

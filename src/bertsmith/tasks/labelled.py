@@ -71,7 +71,7 @@ class LabelledRows:
 
     def loss_sum(self, classifier: nn.Module, batch: TaskBatch) -> Tensor:
         assert batch.targets is not None, "training rows have labels"
-        return _TASK.losses(_TASK.item_outputs(classifier, batch), batch.targets, None).sum()
+        return _TASK.outputs.losses(_TASK.item_outputs(classifier, batch), batch.targets, None).sum()
 
     def evaluate(self, classifier: nn.Module) -> tuple[float, Mapping[str, float]]:
         features, pad_id = self._validation, self.tokenizer.pad_id

@@ -1,39 +1,151 @@
-"""What an answer costs: the loss of each target, of which a batch's loss is the sum, in float32 at least."""
+"""What outputs mean, and so what they cost: the loss of each target, of which a batch's loss is the sum, and how far
+two outputs for one target are apart. All in float32 at least.
+
+    one of classes    a softmax over the outputs of an item
+    any of labels     a sigmoid of each output of an item
+    a number          the one output of an item
+    one of items      a softmax over the items of an example (its choices; its tokens, as start and as end)
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def item_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """-log softmax(outputs)[target] of each item: (items, labels) and (items,) -> (items,)."""
-    return F.cross_entropy(_precise(outputs), targets, reduction="none")
+from bertsmith.errors import UsageError
 
 
-def item_binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean over labels of -log sigmoid(±output), + where the target is 1: (items, labels) twice -> (items,)."""
-    precise = _precise(outputs)
-    return F.binary_cross_entropy_with_logits(precise, targets.to(precise.dtype), reduction="none").mean(-1)
+@dataclass(frozen=True)
+class Shape:
+    """How training changes the loss of classes; validation loss is never changed."""
+
+    smoothing: float = 0.0
+    """Share of each target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    focal_gamma: float = 0.0
+    """The loss is multiplied by (1 - p)^gamma, p the target's probability (Lin et al. 2017, arXiv:1708.02002)."""
+    weights: tuple[float, ...] | None = None
+    """By which a target's loss is multiplied: that of its class."""
+
+    @property
+    def is_plain(self) -> bool:
+        return self == Shape()
 
 
-def item_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(output - target)² of each item: (items, 1) and (items,) -> (items,)."""
-    precise = _precise(outputs).squeeze(-1)
-    return F.mse_loss(precise, targets.to(precise.dtype), reduction="none")
-
-
-def alternatives_cross_entropy(outputs: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
-    """-log softmax over the items of an example [target], mean over kinds (such as start and end).
-
-    outputs: (items, kinds); groups: (items,) the example of each, ascending; targets: (examples, kinds), numbers of
-    items counted from the example's first. Returns (examples,).
+class Outputs(ABC):
+    """outputs: (items, outputs); targets: (targets, ...); groups: (items,) the example of each item, ascending, where
+    items are alternatives.
     """
-    counts = torch.bincount(groups, minlength=len(targets))
+
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None, shape: Shape | None = None) -> Tensor:
+        """(targets,)"""
+        if shape is not None and not shape.is_plain:
+            raise UsageError("label_smoothing, focal_gamma and class_weights are for classes and labels")
+        return self._losses(_precise(outputs), targets, groups)
+
+    def divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:
+        """(targets,) (KL(p || q) + KL(q || p)) / 2 of two outputs for the same items; for numbers (p - q)²."""
+        return self._divergences(_precise(one), _precise(other), groups)
+
+    @abstractmethod
+    def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor: ...
+
+    @abstractmethod
+    def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor: ...
+
+
+class OneOfClasses(Outputs):
+    """-log softmax(outputs)[target] of each item; targets (items,)."""
+
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None, shape: Shape | None = None) -> Tensor:
+        if shape is None or shape.is_plain:
+            return self._losses(_precise(outputs), targets, groups)
+        precise = _precise(outputs)
+        found = F.cross_entropy(
+            precise, targets, _weights(shape, precise), label_smoothing=shape.smoothing, reduction="none"
+        )
+        if not shape.focal_gamma:
+            return found
+        right = precise.softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+        return found * (1 - right) ** shape.focal_gamma
+
+    def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return F.cross_entropy(outputs, targets, reduction="none")
+
+    def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return _symmetric(one.log_softmax(-1), other.log_softmax(-1)).sum(-1)
+
+
+class AnyOfLabels(Outputs):
+    """Mean over labels of -log sigmoid(±output), + where the target is 1; targets (items, labels)."""
+
+    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None, shape: Shape | None = None) -> Tensor:
+        if shape is None or shape.is_plain:
+            return self._losses(_precise(outputs), targets, groups)
+        precise = _precise(outputs)
+        marks = targets.to(precise.dtype)
+        soft = marks * (1 - shape.smoothing) + shape.smoothing / 2
+        found = F.binary_cross_entropy_with_logits(precise, soft, reduction="none")
+        if (weights := _weights(shape, precise)) is not None:
+            found = found * torch.where(marks > 0, weights, 1.0)
+        if shape.focal_gamma:
+            found = found * torch.where(marks > 0, precise.neg(), precise).sigmoid() ** shape.focal_gamma
+        return found.mean(-1)
+
+    def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype), reduction="none").mean(-1)
+
+    def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        parts = [_symmetric(F.logsigmoid(sign * one), F.logsigmoid(sign * other)) for sign in (1, -1)]
+        return torch.stack(parts).sum(0).mean(-1)
+
+
+class Number(Outputs):
+    """(output - target)² of each item; one output, targets (items,)."""
+
+    def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return F.mse_loss(outputs.squeeze(-1), targets.to(outputs.dtype), reduction="none")
+
+    def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return (one - other).squeeze(-1) ** 2
+
+
+class OneOfItems(Outputs):
+    """-log softmax over the items of an example [target], mean over outputs (such as start and end).
+
+    targets: (examples, outputs), numbers of items counted from the example's first.
+    """
+
+    def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:
+        return F.cross_entropy(_table(outputs, groups), targets, reduction="none").mean(-1)
+
+    def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:
+        logs = [_table(outputs, groups).log_softmax(1) for outputs in (one, other)]
+        is_item = torch.isfinite(logs[0])
+        first, second = (torch.where(is_item, log, 0.0) for log in logs)
+        return torch.where(is_item, _symmetric(first, second), 0.0).sum(1).mean(-1)
+
+
+ONE_OF_CLASSES, ANY_OF_LABELS, NUMBER, ONE_OF_ITEMS = OneOfClasses(), AnyOfLabels(), Number(), OneOfItems()
+
+
+def _table(outputs: Tensor, groups: Tensor | None) -> Tensor:
+    """(items, outputs) to (examples, most items, outputs), -inf where an example has fewer."""
+    assert groups is not None, "these items are alternatives"
+    counts = torch.bincount(groups)
     position = torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]
-    precise = _precise(outputs)
-    table = precise.new_full((len(targets), int(counts.max()), outputs.shape[-1]), -torch.inf)
-    table = table.index_put((groups, position), precise)
-    return F.cross_entropy(table, targets, reduction="none").mean(-1)
+    table = outputs.new_full((len(counts), int(counts.max()), outputs.shape[-1]), -torch.inf)
+    return table.index_put((groups, position), outputs)
+
+
+def _symmetric(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """What each outcome adds to (KL(p || q) + KL(q || p)) / 2: (p - q) (log p - log q) / 2."""
+    return (log_p.exp() - log_q.exp()) * (log_p - log_q) / 2
+
+
+def _weights(shape: Shape, like: Tensor) -> Tensor | None:
+    return None if shape.weights is None else like.new_tensor(shape.weights)
 
 
 def _precise(outputs: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Scores of predictions against labels, and how far chance may have moved them.
 
-    classify   accuracy, macro_precision, macro_recall, macro_f1, matthews: functions of the confusion matrix, equal to
-               scikit-learn's (sklearn.metrics) with zero_division=0
+    classify   accuracy; macro and weighted precision, recall and f1; micro_f1 (where each row has one class, it is the
+               accuracy, as micro precision and recall are); matthews: functions of the confusion matrix, equal to
+               scikit-learn's (sklearn.metrics) with zero_division=0; roc_auc is in `roc`
     multilabel micro_f1, macro_f1 (mean over all labels), subset_accuracy (all labels of a row right), equal to
                scikit-learn's with zero_division=0
     tag        precision, recall, f1 over entities, equal to seqeval's, or over words; accuracy over words
@@ -92,6 +93,16 @@ def _macro(which: int) -> Score:
     return score
 
 
+def _weighted(which: int) -> Score:
+    """Mean over the classes, each by the rows that truly have it."""
+
+    def score(confusion: npt.NDArray[np.number]) -> Floats:
+        rows = confusion.sum(axis=-1)
+        return _ratio((_per_class(confusion)[which] * rows).sum(axis=-1), rows.sum(axis=-1))
+
+    return score
+
+
 def _matthews(confusion: npt.NDArray[np.number]) -> Floats:
     """(c s - Σ p_k t_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)): Gorodkin 2004, equation 8, for any number of classes.
 
@@ -110,6 +121,10 @@ CLASSIFICATION_SCORES: dict[str, Score] = {
     "macro_precision": _macro(0),
     "macro_recall": _macro(1),
     "macro_f1": _macro(2),
+    "micro_f1": _accuracy,
+    "weighted_precision": _weighted(0),
+    "weighted_recall": _weighted(1),
+    "weighted_f1": _weighted(2),
     "matthews": _matthews,
 }
 """Metric -> function of (..., classes, classes) confusion matrices."""

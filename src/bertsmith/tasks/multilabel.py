@@ -13,7 +13,7 @@ from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats
-from bertsmith.tasks.losses import item_binary_cross_entropy
+from bertsmith.tasks.losses import ANY_OF_LABELS
 from bertsmith.tasks.metrics import MULTILABEL_SCORES, multilabel_interval, score_multilabel
 from bertsmith.tasks.rows import ClassesRow
 from bertsmith.tasks.tables import check_labels, class_names, read_multilabel_rows
@@ -40,6 +40,7 @@ class Multilabel(Task[ClassesRow, Labelling]):
     metrics = tuple(MULTILABEL_SCORES)
     problem_type = "multi_label_classification"
     head = BertForSequenceClassification
+    outputs = ANY_OF_LABELS
     takes_pairs = True
     expected = EXPECTED
 
@@ -77,9 +78,6 @@ class Multilabel(Task[ClassesRow, Labelling]):
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, labels), and each row is one item
-
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
-        return item_binary_cross_entropy(outputs, targets)
 
     def decode(
         self,

@@ -13,7 +13,7 @@ from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats
-from bertsmith.tasks.losses import item_squared_error
+from bertsmith.tasks.losses import NUMBER
 from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, numbers_interval, score_numbers
 from bertsmith.tasks.rows import RatedRow
 from bertsmith.tasks.tables import read_rated_rows
@@ -40,6 +40,7 @@ class Regress(Task[RatedRow, Rating]):
     smaller_is_better = SMALLER_IS_BETTER
     problem_type = "regression"
     head = BertForSequenceClassification
+    outputs = NUMBER
     outputs_are_classes = False
     takes_pairs = True
     expected = EXPECTED
@@ -77,9 +78,6 @@ class Regress(Task[RatedRow, Rating]):
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
         return logits  # (batch, 1), and each row is one item
-
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
-        return item_squared_error(outputs, targets)
 
     def decode(
         self,

@@ -14,7 +14,7 @@ from bertsmith.model.heads import BertForTokenClassification
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats, Ragged
-from bertsmith.tasks.losses import item_cross_entropy
+from bertsmith.tasks.losses import ONE_OF_CLASSES
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
 from bertsmith.tasks.rows import TaggedRow
 from bertsmith.tasks.tables import check_labels, class_names, read_tagged_rows
@@ -41,6 +41,7 @@ class Tag(Task[TaggedRow, Tagging]):
     default_metric = "f1"
     metrics = tuple(TAG_SCORES)
     head = BertForTokenClassification
+    outputs = ONE_OF_CLASSES
     expected = "a string or a list of words"
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
@@ -90,9 +91,6 @@ class Tag(Task[TaggedRow, Tagging]):
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         return logits.flatten(0, 1)[batch.items]  # (batch, seq, labels) -> (items, labels)
-
-    def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
-        return item_cross_entropy(outputs, targets)
 
     def decode(
         self, rows: Sequence[TaggedRow], features: Features, outputs: Floats, labels: Sequence[str]

@@ -7,13 +7,15 @@ from bertsmith.model.config import BertConfig
 from bertsmith.model.flops import forward_flops, train_flops
 
 _POOLED = ("nsp", "sop", "label")
+_READ_AGAIN = {"r_drop", "adversarial"}
 
 
 def flops_of(config: BertConfig) -> Callable[[Any], float]:
     """What counts a micro-batch's FLOPs, forward and backward, from its `counts`, `num_tokens` and number of rows.
 
-    Examples of a batch are about equally long, so each counts as their mean. Agreement reads the text once more,
-    without a backward pass.
+    Examples of a batch are about equally long, so each counts as their mean. R-Drop and an adversarial step read the
+    text once more; finding the direction of that step, and steps of pgd after the first, do not count. Agreement reads
+    the text once more, without a backward pass.
     """
 
     def flops(batch: Any) -> float:
@@ -21,6 +23,8 @@ def flops_of(config: BertConfig) -> Callable[[Any], float]:
         length = tokens / max(len(batch.input_ids), 1)
         pooled = sum(counts.get(name, 0) for name in _POOLED)
         found = train_flops(config, tokens=tokens, length=length, masks=counts.get("mlm", 0), pooled=pooled)
+        again = train_flops(config, tokens=tokens, length=length, masks=0, pooled=0)
+        found += again * len(counts.keys() & _READ_AGAIN)
         if "agreement" in counts:
             found += forward_flops(config, tokens=tokens, length=length)
         return found

@@ -9,7 +9,9 @@ _LAYER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"(?:^|\.)embeddings\.")
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, head_factor: float = 1.0
+) -> list[dict[str, Any]]:
     """Trainable parameters, each once however often it is tied, in a decayed and an undecayed group per learning rate.
 
     Undecayed are the parameters of every LayerNorm and every vector (all biases), as in the BERT paper's code.
@@ -17,11 +19,12 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, layer_decay: floa
     `lr_factor` of a group is what the learning rate is multiplied by in it: of a network of n layers, with
     d = `layer_decay`, 1 for heads and pooler, d for the highest layer, d^n for the lowest, d^(n + 1) for embeddings
     (Howard and Ruder 2018, arXiv:1801.06146; for BERT, Sun et al. 2019, arXiv:1905.05583). A decoder tied to the word
-    embeddings is one of them.
+    embeddings is one of them. `head_factor` is that of heads, but not of the pooler, which belongs to the encoder.
     """
     undecayed = undecayed_names(model)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     factors = {name: layer_decay**depth for name, depth in _depths(model).items() if name in trainable}
+    factors |= {name: head_factor for name in factors if not name.startswith("bert.") and hasattr(model, "bert")}
     return [
         {
             "params": [p for name, p in trainable.items() if factors[name] == factor and (name in undecayed) != decays],

@@ -468,6 +468,7 @@ class _Loop:
             best=best,
         )
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
+        state.evaluations_since_best = 0 if best else state.evaluations_since_best + 1
         if best:
             state.best_step, state.best_value = state.step, value
         place = {"epoch": self._epoch(), "elapsed_seconds": self._elapsed()}
@@ -479,6 +480,11 @@ class _Loop:
         self.track.evaluation(state.step, place, {**evaluation.details, **fields})
         for callback in self.callbacks if self.ranks.is_first else ():
             callback(state.step, evaluation)
+        if state.evaluations_since_best == self.plan.stop_after and not state.is_finished:
+            state.has_ended = True
+            if state.window.steps:
+                self._log()
+            self.track.say(f"ended after {self.plan.stop_after} evaluations without a better one (stop_after)")
         return best
 
     def _droppable(self) -> contextlib.AbstractContextManager[None]:

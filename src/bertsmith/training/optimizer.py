@@ -12,7 +12,7 @@ _LONG_AGO = 2.0**100
 """A step count at which bias correction is over for any beta (1 - beta^step is 1), and to which 1 adds nothing."""
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizerConfig, *, head_learning_rate: float | None = None) -> Optimizer:
     """What `config.optimizer` names, over `model`'s trainable parameters in their groups.
 
     adamw   Loshchilov and Hutter 2019, arXiv:1711.05101; all parameters in one fused pass
@@ -20,10 +20,15 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     lamb    You et al. 2020, arXiv:1904.00962
     sgd     with momentum; decay is added to the gradient
 
+    head_learning_rate: of what stands on the encoder, where it has one of its own.
+
     Without `config.bias_correction` Adam's running means are used as they are, as in the original BERT, whose
     optimizer is then AdamW to the letter.
     """
-    groups = parameter_groups(model, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
+    head_factor = 1.0 if head_learning_rate is None else head_learning_rate / config.learning_rate
+    groups = parameter_groups(
+        model, weight_decay=config.weight_decay, layer_decay=config.layer_decay, head_factor=head_factor
+    )
     rate, betas, eps = config.learning_rate, config.betas, config.eps
     if config.optimizer == "sgd":
         return SGD(groups, lr=rate, momentum=config.momentum)

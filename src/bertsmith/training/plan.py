@@ -136,6 +136,8 @@ class Plan:
     """Of a run; after that it stops."""
     spike_factor: float | None = None
     """A loss above so many times its running median is not applied either."""
+    stop_after: int | None = None
+    """Evaluations without a better one after which the run ends."""
     keep_best: bool = False
     """Save after an evaluation that is the best so far, and keep that checkpoint."""
     phase: int = 0

@@ -111,6 +111,9 @@ class State:
     evaluated_step: int = -1
     best_step: int | None = None
     best_value: float | None = None
+    evaluations_since_best: int = 0
+    has_ended: bool = False
+    """Before its last update, since evaluations got no better."""
     loss_scale: float | None = None
     """By which losses are multiplied in float16."""
     updates_at_loss_scale: int = 0
@@ -166,8 +169,8 @@ class State:
 
     @property
     def is_finished(self) -> bool:
-        """True after the phase's last update."""
-        return self.step == self.total_steps
+        """True after the phase's last update, or where it has ended before."""
+        return self.has_ended or self.step == self.total_steps
 
     @property
     def progress(self) -> float:
