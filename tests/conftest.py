@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bertsmith.openmp import wait_asleep
 
@@ -14,6 +15,9 @@ wait_asleep()  # as the command line does; tests share the processors with the p
 import torch  # noqa: E402
 
 from postgres_case import Postgres, binaries, running_postgres  # noqa: E402
+
+settings.register_profile("bertsmith", deadline=None)  # a first call may import torch
+settings.load_profile("bertsmith")
 
 
 @pytest.fixture(scope="session")

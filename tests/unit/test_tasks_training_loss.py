@@ -191,7 +191,7 @@ def test_training_ends_when_scores_get_no_better(base: Path, tmp_path: Path) -> 
     settings = recipe(epochs=30, learning_rate=1e-9, stop_after=3)
     console = quiet()
     result = finetune(settings, tmp_path / "run", model=base, train=text_rows(40), console=console, runtime=CPU)
-    assert [row.step for row in result.table] == [0, 5, 10, 15]
+    assert [row.step for row in result.table] == [5, 10, 15, 20]
     assert "ended after 3 evaluations without a better one (stop_after)" in spoken(console)
     assert (tmp_path / "run" / "scores.json").exists()
     again = finetune(settings, tmp_path / "run", model=base, train=text_rows(40), console=console, runtime=CPU)
@@ -209,8 +209,8 @@ def test_training_ends_when_scores_get_no_better(base: Path, tmp_path: Path) -> 
 )
 @pytest.mark.parametrize("task", ["classify", "tag"])
 def test_all_flags_train(base: Path, tmp_path: Path, task: str, flags: dict[str, Any]) -> None:
-    rows = text_rows(60, seed=1) if task == "classify" else tagged_rows(60, seed=1)
-    settings = recipe(task=task, epochs=4, **flags)
+    rows = text_rows(200, seed=1) if task == "classify" else tagged_rows(100, seed=1)
+    settings = recipe(task=task, epochs=5, **flags)
     result = finetune(settings, tmp_path / "run", model=base, train=rows, console=quiet(), runtime=CPU)
     scores = [row.score for row in result.table]
     assert max(scores) > scores[0]

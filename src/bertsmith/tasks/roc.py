@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 def roc_auc(truth: npt.NDArray[np.int64], probabilities: Floats) -> float:
     """Mean over classes, each against all others (Fawcett 2006, section 9.2), that some rows have and some have not.
 
-    truth: (rows,) class numbers; probabilities: (rows, classes). Of two classes both areas are the same. 0 where all
+    truth: (rows,) class numbers; probabilities: (rows, classes). Of two classes both areas are one. 0 where all
     rows are of one class.
     """
     areas = _areas(truth, probabilities, np.ones((1, len(truth)), dtype=np.int64))
@@ -31,7 +31,8 @@ def roc_auc_interval(
 
 def _areas(truth: npt.NDArray[np.int64], probabilities: Floats, times: npt.NDArray[np.int64]) -> Floats:
     """(draws,) the mean area, where row `i` is there times[draw, i] times."""
-    found = [_area(truth == number, probabilities[:, number], times) for number in range(probabilities.shape[1])]
+    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    found = [_area(truth == number, probabilities[:, number], times) for number in classes]
     areas, are_there = np.stack([area for area, _ in found]), np.stack([there for _, there in found])
     means: Floats = (areas * are_there).sum(0) / np.maximum(are_there.sum(0), 1)
     return means
