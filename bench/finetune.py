@@ -24,8 +24,8 @@ from bertsmith.config import FinetuneConfig
 from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect
 from bertsmith.tasks.base import Columns
 from bertsmith.tasks.batches import TaskBatch, TrainingBatches
-from bertsmith.tasks.features import Features
 from bertsmith.tasks.classify import Classify
+from bertsmith.tasks.features import Features
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.loop import deterministic

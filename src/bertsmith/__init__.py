@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from bertsmith.config import Recipe, load_recipe
     from bertsmith.pipeline import finetune, load, pretrain, run
     from bertsmith.tasks.evaluate import evaluate
+    from bertsmith.tasks.extract import FeatureExtractor, extract_features
     from bertsmith.tasks.fill import fill_mask
     from bertsmith.tasks.predict import Predictor, predict
     from bertsmith.tokenizer.bert import BertTokenizer
 
 __all__ = [
     "BertTokenizer",
+    "FeatureExtractor",
     "Predictor",
     "Recipe",
     "evaluate",
+    "extract_features",
     "fill_mask",
     "finetune",
     "load",
@@ -40,9 +43,11 @@ __all__ = [
 
 _ROOMS = {
     "BertTokenizer": "tokenizer.bert",
+    "FeatureExtractor": "tasks.extract",
     "Predictor": "tasks.predict",
     "Recipe": "config",
     "evaluate": "tasks.evaluate",
+    "extract_features": "tasks.extract",
     "fill_mask": "tasks.fill",
     "finetune": "pipeline",
     "load": "pipeline",

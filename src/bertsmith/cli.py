@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -218,6 +218,40 @@ def fill_mask(
         return
     for text, found in answers:
         typer.echo(f"{text}\n    {in_words(found)}")
+
+
+@app.command("extract-features")
+def extract_features(
+    model: ModelName,
+    file: Annotated[
+        Path, typer.Argument(help="A .txt file with a text a line, or a table: .tsv, .csv, .jsonl, .parquet.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write: .parquet, or .npy (a row a text).")],
+    pooling: Annotated[
+        Literal["mean", "cls", "pooler", "tokens"], typer.Option(help="One vector a text, or one for each token.")
+    ] = "mean",
+    layers: Annotated[str, typer.Option(help="Layers, side by side: 0 is the embeddings, -1 the highest.")] = "-1",
+    max_length: Annotated[
+        int | None, typer.Option(min=3, help="Tokens read of a text; default: all positions.")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="Column with the text, of a table.")] = "text",
+) -> None:
+    """Write the vectors that a model has of texts.
+
+    Example: bertsmith extract-features runs/english/pretrain texts.txt --out vectors.npy --layers -1,-2,-3,-4
+    """
+    from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
+    from bertsmith.tasks.tables import read_text_rows
+
+    try:
+        numbers = [int(layer) for layer in layers.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--layers {layers}: give whole numbers with commas between them, such as -1,-2") from error
+    if file.suffix.lower() == ".txt":
+        texts = [text for _, text in numbered_lines(read_text(find_data_file(file))) if text.strip()]
+    else:
+        texts = [row.text for row in read_text_rows(file, text_column=text_column, require_labels=False)]
+    typer.echo(bertsmith.extract_features(model, texts, out, pooling=pooling, layers=numbers, max_length=max_length))
 
 
 @app.command()

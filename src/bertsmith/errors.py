@@ -29,6 +29,7 @@ class DataError(BertsmithError):
     def __init__(self, message: str, *, path: str | Path | None = None, line: int | None = None):
         place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
         super().__init__(place + message)
+        self.line = line
 
 
 class CheckpointError(BertsmithError):

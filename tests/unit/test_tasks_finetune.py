@@ -301,3 +301,20 @@ def test_an_automatic_batch_leaves_a_small_table_enough_updates(tmp_path: Path, 
     assert weights(tmp_path / "given" / "last") == weights(tmp_path / "auto" / "last")
     rows = events(tmp_path / "auto", "start")[0]["plan"]["examples"]
     assert result.table[-1].step == 2 * -(-rows // 4)
+
+
+def test_rows_that_are_in_training_and_test_are_counted(base: Path, tmp_path: Path) -> None:
+    rows = text_rows(60, seed=1)
+    console = quiet()
+    finetune(
+        recipe(epochs=1),
+        tmp_path / "run",
+        model=base,
+        train=rows,
+        validation=text_rows(10, seed=9),
+        test={"held_out": [*rows[:7], ("something else", "good")]},
+        console=console,
+        runtime=CPU,
+    )
+    said = spoken(console)
+    assert "7 of the held_out rows are training rows too: their scores say little" in said

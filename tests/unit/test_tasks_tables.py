@@ -213,3 +213,21 @@ def test_public_files_are_read_whole(shared_data: Path) -> None:
         assert len(tagged) == count
         assert all(len(row.words) == len(row.labels or ()) for row in tagged)
         assert len(class_names(tagged)) == 13
+
+
+def test_all_wrong_rows_are_told_of_at_once(tmp_path: Path) -> None:
+    """The first in full, the next nine by their lines, and how many more."""
+    rows = "".join(f"text {line},{'' if line % 2 else 'x'}\n" for line in range(2, 40))
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + rows, encoding="utf-8")
+    expected = (
+        r"rows.csv:3: the label is missing; remove the row or fill it in "
+        r"\(wrong rows besides: 5, 7, 9, 11, 13, 15, 17, 19, 21 and 9 more\)"
+    )
+    with pytest.raises(DataError, match=expected):
+        read_text_rows(path)
+    unknown = [TextRow("a", label, line) for line, label in enumerate("xyzxyy", start=1)]
+    with pytest.raises(
+        DataError, match=r"row 2: unknown label 'y'; the model knows: x, z \(wrong rows besides: 5, 6\)"
+    ):
+        check_labels(unknown, ("x", "z"))

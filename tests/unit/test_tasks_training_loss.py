@@ -173,8 +173,10 @@ def test_balanced_weights_are_scikit_learn_s() -> None:
     assert named == (1.0, 3.0)
     with pytest.raises(UsageError, match="names 'god', which is no label; labels: bad, good"):
         shape_of(FinetuneConfig(class_weights={"god": 3.0}), task, rows, ("bad", "good"))
-    with pytest.raises(UsageError, match="are for tasks with labels; 'regress' has none"):
-        shape_of(FinetuneConfig(label_smoothing=0.1), TASKS["regress"], [], ("value",))
+    with pytest.raises(
+        ValueError, match="task = 'regress' takes no label_smoothing; that is of classify, multilabel, tag"
+    ):
+        FinetuneConfig(task="regress", label_smoothing=0.1)
 
 
 def test_the_head_has_a_rate_of_its_own(base: Path) -> None:

@@ -246,6 +246,9 @@ class CodeWords(Section):
     test: Positive = 1000
 
 
+_TASKS_WITH_LABELS = ("classify", "multilabel", "tag")
+
+
 class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
@@ -302,6 +305,13 @@ class FinetuneConfig(LoopConfig, TableConfig):
     keep_best_checkpoint: bool = False
     """Save and keep a checkpoint at each best evaluation too; the best weights are in `model/` as it is."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "FinetuneConfig":
+        for key in ("label_smoothing", "focal_gamma", "class_weights"):
+            if getattr(self, key) and self.task not in _TASKS_WITH_LABELS:
+                raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(_TASKS_WITH_LABELS)}")
+        return self
 
     @property
     def task_options(self) -> dict[str, Any]:

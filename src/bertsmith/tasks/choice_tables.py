@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.records import Column, Place, find_data_file, read_records, read_text
+from bertsmith.tasks.records import Column, Place, collect, find_data_file, read_records, read_text
 from bertsmith.tasks.rows import ChoiceRow
 
 
@@ -32,10 +32,10 @@ def read_choice_rows(
     if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
         path = find_data_file(source)
         place = Place(path)
-        return [
-            _row(text, question, choices, answer, place, number, require_labels=require_labels)
-            for number, (text, question, choices, answer) in enumerate(_dream(path), start=1)
-        ]
+        return collect(
+            enumerate(_dream(path), start=1),
+            lambda found: _row(*found[1], place, found[0], require_labels=require_labels),
+        )
     wanted = (text_column, question_column, *choice_columns, label_column)
     records = read_records(source, header=header, columns=wanted)
     columns = [
@@ -44,11 +44,13 @@ def read_choice_rows(
         records.values(label_column, optional=not require_labels),
         *(records.values(column) for column in choice_columns),
     ]
-    rows = []
-    for (line, text), (_, question), (_, label), *found in zip(*columns, strict=True):
-        own: object = [choice for _, choice in found] if len(choice_columns) > 1 else found[0][1]
-        rows.append(_row(text, question, own, label, records.place, line, require_labels=require_labels))
-    return rows
+
+    def row(found: Sequence[tuple[int, object]]) -> ChoiceRow:
+        (line, text), (_, question), (_, label), *listed = found
+        own: object = [choice for _, choice in listed] if len(choice_columns) > 1 else listed[0][1]
+        return _row(text, question, own, label, records.place, line, require_labels=require_labels)
+
+    return collect(zip(*columns, strict=True), row)
 
 
 def _row(

@@ -186,6 +186,8 @@ class _Run:
         All input is read before the folder is touched, so that wrong input leaves nothing behind.
         """
         task, config, splits = self.task, self.config, self.splits
+        for split, count in splits.repeated().items():
+            self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
         model = self._make_model(allow_pickle=recipe.runtime.allow_pickle).to(self.runtime.device)

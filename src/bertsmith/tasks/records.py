@@ -8,10 +8,10 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,11 @@ from bertsmith.errors import DataError
 from bertsmith.runtime import data_roots
 
 Column = str | int
+FoundT = TypeVar("FoundT")
+RowT = TypeVar("RowT")
+
+_NAMED = 10
+"""Wrong rows that an error names."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,9 @@ class Place:
 
     def error(self, message: str, line: int | None = None) -> DataError:
         if self.path is None and line is not None:
-            return DataError(f"row {line}: {message}")
+            found = DataError(f"row {line}: {message}")
+            found.line = line
+            return found
         return DataError(message, path=self.path, line=line)
 
 
@@ -85,6 +92,31 @@ class Records:
                 1 if self.place.path else None,
             )
         return self.columns.index(column)
+
+
+def collect(found: Iterable[FoundT], build: Callable[[FoundT], RowT]) -> list[RowT]:
+    """A row of each; all are tried, and one `DataError` tells of the first that is wrong, and where the others are."""
+    rows: list[RowT] = []
+    wrong: list[DataError] = []
+    for values in found:
+        try:
+            rows.append(build(values))
+        except DataError as error:
+            wrong.append(error)
+    if wrong:
+        raise together(wrong)
+    return rows
+
+
+def together(wrong: Sequence[DataError]) -> DataError:
+    """The first error, with the lines of the next nine and how many more there are."""
+    first, *others = wrong
+    lines = sorted({error.line for error in others if error.line is not None} - {first.line})
+    if not lines:
+        return first
+    named = ", ".join(f"{line:,}" for line in lines[: _NAMED - 1])
+    more = f" and {len(lines) - _NAMED + 1:,} more" if len(lines) >= _NAMED else ""
+    return DataError(f"{first} (wrong rows besides: {named}{more})")
 
 
 def find_data_file(path: str | Path) -> Path:

@@ -36,6 +36,13 @@ class Splits:
         """Hash of the rows of each test split."""
         return {name: _digest((), rows) for name, rows in self.test.items()}
 
+    def repeated(self) -> dict[str, int]:
+        """Split -> how many of its rows say the same as a training row; only splits that have any."""
+        known = {row.content for row in self.train}
+        splits = {"validation": self.validation, **self.test}
+        counts = {name: sum(row.content in known for row in rows) for name, rows in splits.items()}
+        return {name: count for name, count in counts.items() if count}
+
     def facts(self, task: Task[Any, Any]) -> dict[str, Any]:
         """The `data` of a start event."""
         counts = Counter(label for row in self.train for label in task.labels_of(row))
@@ -43,7 +50,8 @@ class Splits:
             "train_rows": len(self.train),
             "validation_rows": len(self.validation),
             "test_rows": sum(map(len, self.test.values())),
-            "label_counts": {label: counts[label] for label in self.labels},
+            "label_counts": {label: counts[label] for label in self.labels} if counts else {},
+            "repeated_rows": self.repeated(),
         }
 
 

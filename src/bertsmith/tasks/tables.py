@@ -11,7 +11,7 @@ Labels are text from here on; a whole number becomes its digits. Whatever is wro
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -19,7 +19,18 @@ import numpy as np
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.runtime import derive_seed
-from bertsmith.tasks.records import Column, Place, Records, find_data_file, numbered_lines, read_records, read_text
+from bertsmith.tasks.records import (
+    Column,
+    FoundT,
+    Place,
+    Records,
+    collect,
+    find_data_file,
+    numbered_lines,
+    read_records,
+    read_text,
+    together,
+)
 from bertsmith.tasks.rows import ClassesRow, ClassRow, RatedRow, Row, TaggedRow, TextRow, labels_of
 
 _TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
@@ -106,18 +117,17 @@ def read_multilabel_rows(
     if not label_columns:
         return _read_texts(source, texts, label_column, listed, header=header, require_labels=require_labels)
     records = read_records(source, header=header, columns=(*texts, *label_columns))
-    marks = [records.values(column, optional=not require_labels) for column in label_columns]
-    classes = [str(column) for column in label_columns]
-    rows: list[ClassesRow] = []
-    plain = _texts_of(records, texts, require_labels=require_labels)
-    for (line, own), *found in zip(plain, *marks, strict=True):
-        given = [
-            _mark(value, column, records.place, line, required=require_labels)
-            for column, (_, value) in zip(label_columns, found, strict=True)
+
+    def marked(values: Sequence[object], place: Place, line: int) -> Labels | None:
+        marks = [
+            _mark(value, column, place, line, required=require_labels)
+            for column, value in zip(label_columns, values, strict=True)
         ]
-        label = None if None in given else tuple(name for name, mark in zip(classes, given, strict=True) if mark)
-        rows.append(TextRow(own[0], label, line, *own[1:]))
-    return rows
+        return None if None in marks else tuple(str(c) for c, mark in zip(label_columns, marks, strict=True) if mark)
+
+    found = zip(*(records.values(column, optional=not require_labels) for column in label_columns), strict=True)
+    values = ((columns[0][0], [value for _, value in columns]) for columns in found)
+    return _text_rows(records, texts, values, marked, require_labels=require_labels)
 
 
 def _read_texts(
@@ -130,27 +140,29 @@ def _read_texts(
     require_labels: bool,
 ) -> list[TextRow[LabelT]]:
     records = read_records(source, header=header, columns=(*text_columns, label_column))
-    texts = _texts_of(records, text_columns, require_labels=require_labels)
     labels = records.values(label_column, optional=not require_labels)
-    return [
-        TextRow(own[0], label_of(label, records.place, line), line, *own[1:])
-        for (line, own), (_, label) in zip(texts, labels, strict=True)
-    ]
+    return _text_rows(records, text_columns, labels, label_of, require_labels=require_labels)
 
 
-def _texts_of(
-    records: Records, columns: Sequence[Column], *, require_labels: bool
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield (line, the texts of these columns)."""
-    for found in zip(*(records.values(column) for column in columns), strict=True):
-        line = found[0][0]
-        yield (
-            line,
-            tuple(
-                _text(text, column, records.place, line, required=require_labels)
-                for (_, text), column in zip(found, columns, strict=True)
-            ),
+def _text_rows(
+    records: Records,
+    text_columns: Sequence[Column],
+    labels: Iterable[tuple[int, FoundT]],
+    label_of: Callable[[FoundT, Place, int], LabelT | None],
+    *,
+    require_labels: bool,
+) -> list[TextRow[LabelT]]:
+    """labels: (line, what the row has for a label), one a row."""
+
+    def row(found: tuple[tuple[tuple[int, object], ...], tuple[int, FoundT]]) -> TextRow[LabelT]:
+        texts, (line, label) = found
+        first, *second = (
+            _text(text, column, records.place, line, required=require_labels)
+            for (_, text), column in zip(texts, text_columns, strict=True)
         )
+        return TextRow(first, label_of(label, records.place, line), line, *second)
+
+    return collect(zip(zip(*map(records.values, text_columns), strict=True), labels, strict=True), row)
 
 
 def read_tagged_rows(
@@ -217,14 +229,17 @@ def class_names(
 
 
 def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path | None = None) -> None:
-    """Raise `DataError` at the first row with a label that is not among `names`."""
+    """Raise `DataError` for rows with a label that is not among `names`."""
     known = set(names)
     place = Place(Path(where) if where is not None else None)
+    wrong = []
     for row in rows:
         for offset, label in enumerate(labels_of(row)):
             if label not in known:
                 line = row.line + (offset if isinstance(row, TaggedRow) and place.path is not None else 0)
-                raise place.error(f"unknown label {label!r}; the model knows: {_listed(names)}", line)
+                wrong.append(place.error(f"unknown label {label!r}; the model knows: {_listed(names)}", line))
+    if wrong:
+        raise together(wrong)
 
 
 def split_rows(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
@@ -293,9 +308,9 @@ def _rows_of_lists(
     records: Records, words_column: Column, labels_column: Column, names: Sequence[str] | None, *, require_labels: bool
 ) -> list[TaggedRow]:
     place = records.place
-    columns = zip(records.values(words_column), records.values(labels_column, optional=not require_labels), strict=True)
-    rows = []
-    for (line, words), (_, labels) in columns:
+
+    def row(found: tuple[tuple[int, object], tuple[int, object]]) -> TaggedRow:
+        (line, words), (_, labels) = found
         if not _is_words(words) or not words:
             raise place.error(f"column {words_column!r} is {_kind(words)}; expected a list of words", line)
         tags: tuple[str, ...] | None = None
@@ -305,8 +320,10 @@ def _rows_of_lists(
             if len(labels) != len(words):
                 raise place.error(f"{len(words)} words but {len(labels)} labels; expected one label a word", line)
             tags = tuple(str(_label(label, names, place, line, required=True)) for label in labels)
-        rows.append(TaggedRow(tuple(words), tags, line))
-    return rows
+        return TaggedRow(tuple(words), tags, line)
+
+    columns = zip(records.values(words_column), records.values(labels_column, optional=not require_labels), strict=True)
+    return collect(columns, row)
 
 
 def _text(value: object, column: Column, place: Place, line: int, *, required: bool) -> str:

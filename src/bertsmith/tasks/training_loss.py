@@ -21,7 +21,7 @@ from bertsmith.errors import UsageError
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.batches import TaskBatch
-from bertsmith.tasks.losses import ANY_OF_LABELS, ONE_OF_CLASSES, Shape
+from bertsmith.tasks.losses import Shape
 
 R_DROP, ADVERSARIAL, L2_START = "r_drop", "adversarial", "l2_start"
 
@@ -83,13 +83,8 @@ class TrainingLoss:
 
 
 def shape_of(config: FinetuneConfig, task: Task[Any, Any], rows: Sequence[Any], labels: Sequence[str]) -> Shape:
-    """How the recipe changes the loss of classes; raises `UsageError` where the task has none."""
-    shape = Shape(config.label_smoothing, config.focal_gamma, _class_weights(config, task, rows, labels))
-    if not shape.is_plain and task.outputs not in (ONE_OF_CLASSES, ANY_OF_LABELS):
-        raise UsageError(
-            f"label_smoothing, focal_gamma and class_weights are for tasks with labels; {task.name!r} has none"
-        )
-    return shape
+    """How the recipe changes the loss of classes; raises `UsageError` for weights of a label that is not there."""
+    return Shape(config.label_smoothing, config.focal_gamma, _class_weights(config, task, rows, labels))
 
 
 def _class_weights(
