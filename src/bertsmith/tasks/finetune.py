@@ -186,6 +186,7 @@ class _Run:
         All input is read before the folder is touched, so that wrong input leaves nothing behind.
         """
         task, config, splits = self.task, self.config, self.splits
+        shape = shape_of(config, task, splits.train, splits.labels)
         for split, count in splits.repeated().items():
             self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
         train_features = self._encode(splits.train, "train")
@@ -195,7 +196,7 @@ class _Run:
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
         self.ranks.on_first(lambda: self.dir.begin(recipe_toml(recipe), console=self.console))
-        loss = TrainingLoss(task, model, config, shape_of(config, task, splits.train, splits.labels))
+        loss = TrainingLoss(task, model, config, shape)
         batches = TrainingBatches(
             train_features,
             objective=task.name,
