@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 import bertsmith
-from bertsmith.commands import corpus, examples, plan, tokenizer
+from bertsmith.commands import corpus, data, examples, plan, tokenizer
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
@@ -60,7 +60,9 @@ app = typer.Typer(
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(examples.app, name="examples")
+app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
+app.command("init")(data.init)
 
 
 @app.command()
@@ -137,22 +139,29 @@ def evaluate(
     pair_column: PairColumn = None,
     no_header: NoHeader = None,
     label_names: LabelNames = None,
+    expect: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC>=SCORE", help="Exit with 1 where a score is not so good.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a fine-tuned model on labelled rows, with 95 % intervals.
 
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
+    from bertsmith.tasks.expect import expectation
     from bertsmith.tasks.predict import Predictor
 
     predictor = Predictor.load(model)
     columns = _columns(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
+    wanted = [expectation(text, predictor.task.metrics) for text in expect or []]
     result = bertsmith.evaluate(predictor, data, columns=columns, name=model)
     if as_json:
         print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
-        return
-    for row in result.table:
-        typer.echo(f"{row.metric:<16} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
+    else:
+        for row in result.table:
+            typer.echo(f"{row.metric:<18} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
+    for one in wanted:
+        one.check(result.scores)
 
 
 @app.command()

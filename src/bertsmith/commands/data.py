@@ -1,0 +1,81 @@
+"""`bertsmith data show` and `bertsmith init`: a table of one's own, looked at, and a recipe for it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bertsmith.artifact import write_text
+from bertsmith.commands.options import AsJson, print_json
+from bertsmith.errors import UsageError
+
+app = typer.Typer(help="Look at labelled rows.", no_args_is_help=True)
+
+DataFile = Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl, .parquet, CoNLL, SQuAD's JSON.")]
+ModelOrNone = Annotated[
+    str | None, typer.Option("--model", help="Count tokens as this model's tokenizer does; default: estimate them.")
+]
+
+
+@app.command()
+def show(file: DataFile, model: ModelOrNone = None, as_json: AsJson = False) -> None:
+    """Rows, labels with their shares, lengths, repeated rows, samples; the columns are guessed.
+
+    Example: bertsmith data show tickets.csv
+    """
+    found, looked = _look(file, model)
+    if as_json:
+        print_json({"file": str(file), "task": found.task, "columns": found.columns.to_card()} | asdict(looked))
+        return
+    typer.echo(f"file       {file}: looks like task = {found.task!r}")
+    for reason in found.reasons:
+        typer.echo(f"           {reason}")
+    typer.echo(f"rows       {looked.rows:,}")
+    for label in looked.labels:
+        examples = f"  e.g. {label.examples[0]}" if label.examples else ""
+        typer.echo(f"label      {label.name:<20} {label.count:>8,} {label.share:>6.1%}{examples}")
+    counted = "counted" if looked.are_counted else "estimated; --model counts them"
+    parts = ", ".join(f"{name} {value:,}" for name, value in looked.lengths.items())
+    typer.echo(f"tokens     {parts} ({counted})")
+    typer.echo(f"advised    max_length = {looked.max_length}, which cuts {looked.cut_share:.1%} of the rows")
+    typer.echo(f"repeated   {looked.repeated:,} rows; {looked.contradicting:,} texts with different labels")
+    for sample in looked.samples:
+        typer.echo(f"row        {sample}")
+
+
+def init(
+    file: DataFile,
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: NAME.toml here.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to fine-tune; default: by the language.")] = None,
+) -> None:
+    """Look at a table of your own and write a commented recipe for it.
+
+    Example: bertsmith init tickets.csv
+    """
+    from bertsmith.tasks.recipe_for import recipe_for
+    from bertsmith.tasks.texts import mostly_chinese
+
+    found, looked = _look(file, model)
+    chinese = mostly_chinese(looked.samples)
+    path = out or Path(f"{file.stem}.toml")
+    if path.exists():
+        raise UsageError(f"{path} exists already; give another name: --out OTHER.toml")
+    chosen = model or ("bert-base-chinese" if chinese else "bert-base-uncased")
+    write_text(path, recipe_for(file, found, looked, model=chosen))
+    typer.echo(f"wrote {path}: task = {found.task!r}; read it, then: bertsmith finetune {path}")
+
+
+def _look(file: Path, model: str | None) -> tuple[Any, Any]:
+    """The guess and the survey."""
+    from bertsmith.model.weights import resolve_model_dir
+    from bertsmith.tasks.guess import guess
+    from bertsmith.tasks.predict import TASKS
+    from bertsmith.tasks.survey import survey
+    from bertsmith.tokenizer.encode import Tokenizer
+
+    found = guess(file)
+    task = TASKS[found.task].with_options(**({"no_answer": True} if found.task == "answer" else {}))
+    rows = task.read(file, found.columns, require_labels=True)
+    tokenizer = None if model is None else Tokenizer.load(resolve_model_dir(model))
+    return found, survey(task, rows, tokenizer=tokenizer)
