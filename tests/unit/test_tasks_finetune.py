@@ -17,6 +17,7 @@ from bertsmith.errors import Stopped, UsageError
 from bertsmith.model.positions import sinusoids
 from bertsmith.model.weights import read_card, read_config
 from bertsmith.tasks.finetune import FinetuneResult, finetune
+from bertsmith.training.loop import _Loop
 from bertsmith.training.track import read_metrics
 from finetune_case import CPU, quiet, recipe, spoken, tagged_rows, text_rows, write_tiny_model
 from training_case import events
@@ -213,6 +214,45 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, base: Path, st
     assert resumed.best_step == straight.best_step
     losses = [(row.step, row.training_loss, row.validation_loss, row.score, row.best) for row in straight.table]
     assert [(r.step, r.training_loss, r.validation_loss, r.score, r.best) for r in resumed.table] == losses
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_rows_that_wait_are_resumed_too(tmp_path: Path, base: Path, stop_at: int):
+    """Stopped between evaluations, so that rows wait at the checkpoint; and the scores are those of plain AdamW."""
+    rows = text_rows(80, seed=2)
+    settings = {"evaluate_every": 7, "lazy_embeddings": "on", "batch_size": 4, "epochs": 1, "weight_decay": 0.1}
+
+    def learn(folder: str, **changes: Any) -> Any:
+        config = recipe(**settings | changes)
+        return finetune(config, tmp_path / folder, model=base, train=rows, console=quiet(), runtime=CPU)
+
+    straight, plain = learn("straight"), learn("plain", lazy_embeddings="off")
+    evaluations = 0
+
+    def stopping(self: Any) -> bool:
+        nonlocal evaluations
+        if self.state.step == 7 * stop_at + 2 and not evaluations:
+            evaluations += 1
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self)
+
+    update = _Loop._update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Loop, "_update", stopping)
+        with pytest.raises(Stopped):
+            learn("stopped")
+    learn("stopped")
+    for name in ("model", "last"):
+        assert weights(tmp_path / "stopped" / name) == weights(tmp_path / "straight" / name)
+    for one, other in zip(straight.table, plain.table, strict=True):
+        assert one.validation_loss == pytest.approx(other.validation_loss, abs=1e-4)
+    assert straight.table[-1].validation_loss != plain.table[-1].validation_loss or straight.scores == plain.scores
+
+
+def test_what_hinders_waiting_rows_is_said(tmp_path: Path, base: Path):
+    config = recipe(lazy_embeddings="on", optimizer="sgd")
+    with pytest.raises(UsageError, match="lazy_embeddings = 'on' cannot be: the optimizer is not plain AdamW"):
+        finetune(config, tmp_path / "run", model=base, train=text_rows(20), console=quiet(), runtime=CPU)
 
 
 def test_random_weights_take_the_shape_alone(tmp_path: Path, base: Path):

@@ -266,6 +266,9 @@ class FinetuneConfig(LoopConfig, TableConfig):
     epochs: Positive = 3
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
+    lazy_embeddings: Literal["auto", "on", "off"] = "auto"
+    """AdamW: rows of the word table that a batch does not read wait, and are put to where they would be when they are
+    next read; the same weights to 1e-6. auto: where a batch reads few of the rows, on a CPU in one process."""
     stop_after: Positive | None = None
     """Evaluations without a better score after which training ends; default: never."""
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None

@@ -177,6 +177,14 @@ class TrainingBatches:
     def _assemble(self, examples: Ints) -> TaskBatch:
         return assemble(self.features, examples, objective=self.objective, also=self.also, pad_id=self.pad_id)
 
+    def distinct_tokens(self, steps: int) -> float:
+        """Mean number of different tokens in each of the first updates."""
+        counts = []
+        for step in range(min(steps, self.steps_per_epoch)):
+            ids = [part.input_ids.flatten() for part in self.batch(step)]
+            counts.append(len(torch.unique(torch.cat(ids))) if ids else 0)
+        return sum(counts) / len(counts)
+
     def epoch_batches(self, epoch: int) -> list[Ints]:
         """Numbers of the examples of each batch of an epoch, every one once."""
         lengths = self.features.lengths

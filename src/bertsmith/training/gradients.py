@@ -151,7 +151,17 @@ def _unpack(flat: Tensor, bucket: Sequence[nn.Parameter]) -> None:
 
 def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """The gradients that there are; of a sharded model this rank's parts, which in-place functions may change."""
-    return [local(p.grad) for p in parameters if p.grad is not None]
+    return [_numbers(p) for p in parameters if p.grad is not None]
+
+
+def _numbers(parameter: nn.Parameter) -> Tensor:
+    """A gradient's numbers; of a sparse one those of the rows that it has."""
+    gradient = parameter.grad
+    assert gradient is not None, "only of parameters that have one"
+    if not gradient.is_sparse:
+        return local(gradient)
+    parameter.grad = gradient.coalesce()
+    return parameter.grad.values()
 
 
 def gradient_norm(gradients: Sequence[Tensor], model: nn.Module, ranks: Ranks, norm_type: float = 2.0) -> float:

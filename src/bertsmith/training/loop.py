@@ -29,6 +29,7 @@ from bertsmith.training.freeze import train_account
 from bertsmith.training.gradients import gradient_norm, gradients_of
 from bertsmith.training.heap import freed_memory_kept
 from bertsmith.training.interrupts import Interrupted, Interrupts
+from bertsmith.training.lazy_rows import LazyRowsAdamW
 from bertsmith.training.loss_scale import grow, shrink, unscale
 from bertsmith.training.plan import (
     EVALUATIONS_PER_RUN,
@@ -192,6 +193,7 @@ class _Loop:
                 is_best = self._evaluate() and self.plan.keep_best
                 self.ranks.check(self.interrupts)
             if self.state.is_finished:
+                self._catch_up()
                 self._finish_saving()
                 self.ranks.check(self.interrupts)
                 return
@@ -452,6 +454,7 @@ class _Loop:
         """Measure, log, call back; true where it is the best so far."""
         assert self.evaluate is not None
         state, started = self.state, time.monotonic()
+        self._catch_up()
         self.model.eval()
         try:
             with torch.no_grad(), whole(self.model), self._leaving_at_once():
@@ -486,6 +489,11 @@ class _Loop:
                 self._log()
             self.track.say(f"ended after {self.plan.stop_after} evaluations without a better one (stop_after)")
         return best
+
+    def _catch_up(self) -> None:
+        """Rows of a word table that have waited are put to where they would be."""
+        if isinstance(self.optimizer, LazyRowsAdamW):
+            self.optimizer.catch_up()
 
     def _droppable(self) -> contextlib.AbstractContextManager[None]:
         """Where nobody waits for this process, a signal ends an update that takes long."""

@@ -7,12 +7,19 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from bertsmith.config import OptimizerConfig
 from bertsmith.training.groups import parameter_groups
 from bertsmith.training.lamb import Lamb
+from bertsmith.training.lazy_rows import LazyRowsAdamW
 
 _LONG_AGO = 2.0**100
 """A step count at which bias correction is over for any beta (1 - beta^step is 1), and to which 1 adds nothing."""
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig, *, head_learning_rate: float | None = None) -> Optimizer:
+def make_optimizer(
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    head_learning_rate: float | None = None,
+    lazy_rows: nn.Embedding | None = None,
+) -> Optimizer:
     """What `config.optimizer` names, over `model`'s trainable parameters in their groups.
 
     adamw   Loshchilov and Hutter 2019, arXiv:1711.05101; all parameters in one fused pass
@@ -20,6 +27,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, *, head_learning_r
     lamb    You et al. 2020, arXiv:1904.00962
     sgd     with momentum; decay is added to the gradient
 
+    lazy_rows: an embedding of AdamW's whose rows wait until they are read (`lazy_rows`).
     head_learning_rate: of what stands on the encoder, where it has one of its own.
 
     Without `config.bias_correction` Adam's running means are used as they are, as in the original BERT, whose
@@ -34,6 +42,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, *, head_learning_r
         return SGD(groups, lr=rate, momentum=config.momentum)
     if config.optimizer == "lamb":
         return Lamb(groups, lr=rate, betas=betas, eps=eps, bias_correction=config.bias_correction)
+    if lazy_rows is not None:
+        return LazyRowsAdamW(groups, lazy_rows, lr=rate, betas=betas, eps=eps, fused=True)
     kind = AdamW if config.optimizer == "adamw" else Adam
     optimizer = kind(groups, lr=rate, betas=betas, eps=eps, fused=True)
     if not config.bias_correction:
