@@ -26,7 +26,7 @@ from torch.optim import AdamW
 
 Floats = npt.NDArray[np.float64]
 
-_NEGLIGIBLE = 1e-9
+_NEGLIGIBLE = 1e-8
 """Relative size of what a sum leaves out."""
 _MOST_TERMS = 512
 
@@ -43,6 +43,7 @@ class LazyRowsAdamW(AdamW):
         self.embedding, self.table = embedding, embedding.weight
         (self._group,) = (group for group in self.param_groups if any(p is self.table for p in group["params"]))
         self._unfinished: tuple[Tensor, ...] | None = None
+        self._history = _History()
         embedding.sparse = True
         embedding.register_forward_pre_hook(lambda _, inputs: self.catch_up(inputs[0]))
 
@@ -120,16 +121,16 @@ class LazyRowsAdamW(AdamW):
         self, table: Tensor, mean: Tensor, square: Tensor, last: npt.NDArray[np.int64], step: int, rates: Floats
     ) -> None:
         """Put rows (rows, hidden), done up to `last` (rows,), in place to where they are after `step`."""
-        group = self._group
+        group, history = self._group, self._history
         beta1, beta2 = group["betas"]
-        decays = np.concatenate([[0.0], np.cumsum(np.log1p(-rates * group["weight_decay"]))])
+        history.go_on(rates, beta1=beta1, beta2=beta2, decay=group["weight_decay"])
         waited = step - last
-        table.mul_(_column(np.exp(decays[step] - decays[last]), table))
+        table.mul_(_column(np.exp(history.decays[step] - history.decays[last]), table))
         moving = np.flatnonzero(last > 0)  # the others have never had a gradient: their means are 0
         if not len(moving):
             return
         lasts, which = np.unique(last[moving], return_inverse=True)
-        largest, coefficients = _series(lasts, step, rates, decays, beta1=beta1, beta2=beta2)
+        largest, coefficients = history.series(lasts, step)
         rows = torch.from_numpy(moving)
         spread = square[rows].sqrt_().mul_(_column(largest[which], table))
         x = spread / (spread + group["eps"])
@@ -141,29 +142,54 @@ class LazyRowsAdamW(AdamW):
         square.mul_(_column(beta2**waited, table))
 
 
-def _series(
-    lasts: npt.NDArray[np.int64], step: int, rates: Floats, decays: Floats, *, beta1: float, beta2: float
-) -> tuple[Floats, list[Floats]]:
-    """For each of `lasts`, (lasts,): B, and the coefficients of x^0, x^1, ..., as many as matter to any."""
-    most = int((step - lasts).max())
-    most = min(most, math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1)) + 1) if beta1 > 0 else 1
-    waited = np.arange(1, most + 1)
-    steps = lasts[:, None] + waited  # (lasts, waited)
-    is_there = steps <= step
-    steps = np.minimum(steps, step)
-    a = rates[steps - 1] * beta1**waited / (1 - beta1**steps) * np.exp(decays[step] - decays[steps]) * is_there
-    b = np.sqrt(beta2**waited / (1 - beta2**steps)) * is_there
-    largest = b.max(axis=1)
-    falls = 1 - b / largest[:, None]
-    coefficients: list[Floats] = []
-    terms, total = a, a.sum(axis=1)
-    for _ in range(_MOST_TERMS):
-        coefficients.append(terms.sum(axis=1))
-        terms = terms * falls
-        left = (terms / np.maximum(1 - falls, _NEGLIGIBLE)).sum(axis=1)  # of all terms that follow, at x = 1
-        if np.all(left <= _NEGLIGIBLE * total):
-            break
-    return largest, coefficients
+class _History:
+    """What the learning rates up to now make of rows without a gradient; worked out once for each step."""
+
+    def __init__(self) -> None:
+        self.decays: Floats = np.zeros(1)
+        """(steps + 1,) log of what decay leaves of a weight from the beginning to after each step."""
+        self.moves: Floats = np.zeros(0)
+        """(steps,) lr_i / (1 - beta1^i)"""
+        self.spreads: Floats = np.zeros(0)
+        """(steps,) 1 / (1 - beta2^i)"""
+        self.beta1_powers: Floats = np.zeros(0)
+        self.beta2_powers: Floats = np.zeros(0)
+        """beta^1, beta^2, ..., as long as they matter to a sum"""
+
+    def go_on(self, rates: Floats, *, beta1: float, beta2: float, decay: float) -> None:
+        """Add the steps that are not in it yet."""
+        known = len(self.moves)
+        if known > len(rates) or not known:  # a checkpoint was read
+            known, self.decays, self.moves, self.spreads = 0, np.zeros(1), np.zeros(0), np.zeros(0)
+            most = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1)) + 1 if beta1 > 0 else 1
+            self.beta1_powers, self.beta2_powers = (beta ** np.arange(1, most + 1) for beta in (beta1, beta2))
+        new = rates[known:]
+        if len(new):
+            steps = np.arange(known + 1, len(rates) + 1)
+            self.decays = np.concatenate([self.decays, self.decays[-1] + np.cumsum(np.log1p(-new * decay))])
+            self.moves = np.concatenate([self.moves, new / (1 - beta1**steps)])
+            self.spreads = np.concatenate([self.spreads, 1 / (1 - beta2**steps)])
+
+    def series(self, lasts: npt.NDArray[np.int64], step: int) -> tuple[Floats, list[Floats]]:
+        """For each of `lasts`, (lasts,): B, and the coefficients of x^0, x^1, ..., as many as matter to any."""
+        most = min(int((step - lasts).max()), len(self.beta1_powers))
+        steps = lasts[:, None] + np.arange(1, most + 1)  # (lasts, waited)
+        is_there = steps <= step
+        steps = np.minimum(steps, step)
+        left_of_it = np.exp(self.decays[step] - self.decays[lasts.min() :])[steps - lasts.min()]
+        a = self.moves[steps - 1] * self.beta1_powers[:most] * left_of_it * is_there
+        b = np.sqrt(self.spreads[steps - 1] * self.beta2_powers[:most]) * is_there
+        largest = b.max(axis=1)
+        falls = 1 - b / largest[:, None]
+        coefficients: list[Floats] = []
+        terms, total = a, a.sum(axis=1)
+        for _ in range(_MOST_TERMS):
+            coefficients.append(terms.sum(axis=1))
+            terms = terms * falls
+            left = (terms / np.maximum(1 - falls, _NEGLIGIBLE)).sum(axis=1)  # of all terms that follow, at x = 1
+            if np.all(left <= _NEGLIGIBLE * total):
+                break
+        return largest, coefficients
 
 
 def _column(values: Floats, like: Tensor) -> Tensor:
