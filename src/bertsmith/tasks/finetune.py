@@ -56,7 +56,8 @@ _NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
 LAZY_BELOW = 0.1
-"""Share of the word table that a batch reads, below which untouched rows wait (`bench/lazy_rows.py`)."""
+"""Share of the word table that a batch reads, below which untouched rows wait: an update of the table is then 1.6 times
+as fast, 9 times at 0.01, and half as fast at 0.3 (`bench/lazy_rows.py`)."""
 _LOOKED_AT_BATCHES = 20
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 

@@ -162,7 +162,8 @@ class _History:
         if known > len(rates) or not known:  # a checkpoint was read
             known, self.decays, self.moves, self.spreads = 0, np.zeros(1), np.zeros(0), np.zeros(0)
             most = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1)) + 1 if beta1 > 0 else 1
-            self.beta1_powers, self.beta2_powers = (beta ** np.arange(1, most + 1) for beta in (beta1, beta2))
+            waited = np.arange(1, most + 1, dtype=np.float64)
+            self.beta1_powers, self.beta2_powers = np.power(beta1, waited), np.power(beta2, waited)
         new = rates[known:]
         if len(new):
             steps = np.arange(known + 1, len(rates) + 1)
