@@ -26,7 +26,7 @@ from bertsmith.tasks.base import Columns
 from bertsmith.tasks.batches import TaskBatch, TrainingBatches
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.features import Features
-from bertsmith.tasks.finetune import LAZY_BELOW
+from bertsmith.tasks.lazy_words import LAZY_BELOW
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.clip import clip_gradients

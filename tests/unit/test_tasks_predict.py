@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,13 @@ def test_label_names_of_the_config_are_those_of_the_answers(tmp_path: Path, clas
     model.save_pretrained(tmp_path)
     renamed = Predictor.load(tmp_path, runtime=CPU).predict(["a lovely day"])[0]
     assert renamed.probabilities.keys() == {"NEG", "POS"}
+
+
+@pytest.mark.parametrize("change", [{"options": {"strides": 3}}, {"options": 3}, {"columns": [1]}])
+def test_a_card_that_is_not_ours_is_refused(classifier: Path, tmp_path: Path, change: dict[str, Any]):
+    folder = tmp_path / "odd"
+    shutil.copytree(classifier / "model", folder)
+    card = json.loads((folder / "bertsmith.json").read_text()) | {"task": "answer"} | change
+    (folder / "bertsmith.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"bertsmith\.json is not as bertsmith writes it"):
+        Predictor.load(folder, runtime=CPU)

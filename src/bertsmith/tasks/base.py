@@ -53,7 +53,8 @@ class Columns:
     @classmethod
     def of_card(cls, found: Mapping[str, Any]) -> Self:
         """As a model's bertsmith.json says; what it does not say is as usual."""
-        known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        given = dict(found)
+        known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
         lists: dict[str, Any] = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         return cls(**known | lists)
 

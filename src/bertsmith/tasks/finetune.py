@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from bertsmith.artifact import write_json
 from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
@@ -25,6 +24,7 @@ from bertsmith.tasks.batches import TrainingBatches
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
@@ -55,10 +55,6 @@ _NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
     "literature",
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
-LAZY_BELOW = 0.1
-"""Share of the word table that a batch reads, below which untouched rows wait: an update of the table is then 1.6 times
-as fast, 9 times at 0.01, and half as fast at 0.3 (`bench/lazy_rows.py`)."""
-_LOOKED_AT_BATCHES = 20
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -215,7 +211,7 @@ class _Run:
         peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
         # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
         loss_sums, _ = compiled(loss, config.compile, long_enough=False, say=self.say)
-        words = self._lazy_words(model, batches)
+        words = lazy_words(model, batches, config, ranks=self.ranks, runtime=self.runtime)
         optimizer = make_optimizer(model, config, head_learning_rate=config.head_learning_rate, lazy_rows=words)
         fit = MicroBatchFit(optimizer, batches.longest, loss, self.runtime)
         about = {
@@ -289,27 +285,6 @@ class _Run:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
-
-    def _lazy_words(self, model: Pretrained, batches: TrainingBatches) -> nn.Embedding | None:
-        """The word table, where its untouched rows are to wait."""
-        config, words = self.config, model.get_submodule("bert.embeddings.word_embeddings")
-        assert isinstance(words, nn.Embedding)
-        if config.lazy_embeddings == "off":
-            return None
-        hindrances = {
-            "the optimizer is not plain AdamW": config.optimizer != "adamw" or not config.bias_correction,
-            "the word embeddings are frozen": not words.weight.requires_grad,
-            "l2_start reads all weights": config.l2_start > 0,
-            "the step is compiled": config.compile == "on",
-            "micro_batch_size is 'auto'": config.fits_micro_batch,
-            "there are several processes, or no CPU": not self.ranks.is_alone or self.runtime.device.type != "cpu",
-        }
-        if found := [because for because, is_there in hindrances.items() if is_there]:
-            if config.lazy_embeddings == "on":
-                raise UsageError(f"lazy_embeddings = 'on' cannot be: {found[0]}")
-            return None
-        share = batches.distinct_tokens(_LOOKED_AT_BATCHES) / words.num_embeddings
-        return words if config.lazy_embeddings == "on" or share < LAZY_BELOW else None
 
     def _plan(self, batches: TrainingBatches) -> Plan:
         config, steps_per_epoch = self.config, batches.steps_per_epoch

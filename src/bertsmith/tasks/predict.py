@@ -78,7 +78,11 @@ class Predictor:
         """
         directory = resolve_model_dir(name)
         card, config = read_card(directory), read_config(directory)
-        chosen = TASKS[_task_name(task, card, config, directory)].with_options(**card.get("options", {}))
+        try:
+            chosen = TASKS[_task_name(task, card, config, directory)].with_options(**card.get("options", {}))
+            columns = Columns.of_card(card.get("columns", {}))
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(f"{directory / 'bertsmith.json'} is not as bertsmith writes it: {error}") from error
         tokenizer = Tokenizer.load(directory)
         check_tokenizer(tokenizer, config, directory)
         longest = min(config.max_position_embeddings, tokenizer.model_max_length)
@@ -93,14 +97,13 @@ class Predictor:
         runtime = runtime or detect(dtype="float32")
         model.to(runtime.device)
         pairs = card.get("pairs")
-        columns = Columns.of_card(card.get("columns", {}))
         return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime, pairs, columns)
 
     def predict(self, texts: Iterable[Any]) -> list[Any]:
-        """Answers in the order of `texts`: `Classification`s, or `Tagging`s.
+        """Answers in the order of `texts`, of the task's own kind (`Classification`, `Tagging`, `Span`, ...).
 
-        A text is a string; for a classifier of pairs it is (text, second text); for a tagger it may also be a list of
-        words, else it is split at spaces and punctuation.
+        A text is what the task takes (`Task.expected`): a string, for models of pairs (text, second text), for taggers
+        also a list of words, (question, text), or (text, question, choices).
         """
         if isinstance(texts, str):
             raise UsageError("predict takes several texts; put the one into a list: predict([text])")
