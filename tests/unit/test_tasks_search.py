@@ -1,0 +1,84 @@
+"""Search over a grid and seeds: chosen by validation, going on after a stop, begun anew for another recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertsmith.errors import RecipeError, UsageError
+from bertsmith.tasks import search as room
+from bertsmith.tasks.search import PAPER_GRID, search
+from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
+
+GRID = {"learning_rate": (1e-6, 1e-2), "epochs": (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def run(base: Path, folder: Path, **changes: Any) -> room.SearchResult:
+    tables = {"model": base, "train": text_rows(60, seed=1), "test": {"new": text_rows(20, seed=2)}}
+    settings = {"grid": GRID, "seeds": 2} | changes
+    return search(recipe(), folder, console=quiet(), runtime=CPU, **tables, **settings)
+
+
+def test_the_best_by_validation_is_scored_on_test(base: Path, tmp_path: Path) -> None:
+    found = run(base, tmp_path)
+    assert len(found.trials) == 8
+    assert [one.seeds for one in found.standings] == [2] * 4
+    means = [one.mean for one in found.standings]
+    assert means == sorted(means, reverse=True)
+    assert found.standings[0].settings["learning_rate"] == 1e-2
+    assert set(found.final.scores) == {"new"}
+    own = next(trial for trial in found.trials if trial.settings == found.standings[0].settings)
+    assert max(row.score for row in found.final.table) == own.score
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finetune", "search.jsonl"]
+
+
+def test_it_goes_on_after_a_stop_and_a_torn_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = run(base, tmp_path / "straight")
+    done: list[int] = []
+    real = room._run
+
+    def stopping(*given: Any, **more: Any) -> room.Trial:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*given, **more)
+
+    monkeypatch.setattr(room, "_run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(base, tmp_path / "stopped")
+    monkeypatch.setattr(room, "_run", real)
+    log = tmp_path / "stopped" / "search.jsonl"
+    log.write_text(log.read_text() + '{"settings": {"lea')
+    resumed = run(base, tmp_path / "stopped")
+    assert [trial.score for trial in resumed.trials] == [trial.score for trial in straight.trials]
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) == 9
+
+
+def test_another_recipe_begins_anew(base: Path, tmp_path: Path) -> None:
+    small = {"grid": {"epochs": (1,)}, "seeds": 1}
+    run(base, tmp_path, **small)
+    text = (tmp_path / "search.jsonl").read_text()
+    tables = {"model": base, "train": text_rows(60, seed=1)}
+    search(recipe(weight_decay=0.5), tmp_path, console=quiet(), runtime=CPU, **tables, **small)
+    assert (tmp_path / "search.jsonl").read_text().splitlines()[0] != text.splitlines()[0]
+
+
+def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="unknown key 'finetune.epoch'; did you mean 'finetune.epochs'"):
+        run(base, tmp_path / "a", grid={"epochs": (1,), "epoch": (1,)})
+    with pytest.raises(RecipeError, match="finetune.epochs"):
+        run(base, tmp_path / "b", grid={"epochs": (1, -1)})
+    with pytest.raises(UsageError, match="at least one value for each"):
+        run(base, tmp_path / "c", grid={"epochs": ()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_paper_s_grid() -> None:
+    assert [len(values) for values in PAPER_GRID.values()] == [2, 3, 3]
