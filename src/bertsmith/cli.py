@@ -131,6 +131,48 @@ def finetune(
 
 
 @app.command()
+def search(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid", metavar="KEY=[VALUES]", help="A key of [finetune] and its values; default: the paper's."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each combination.")] = 1,
+    runs: RunsFolder = Path("runs"),
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune every combination of settings, choose by validation score, and score the best on the test files.
+
+    Example: bertsmith search recipes/cola.toml --grid "learning_rate=[5e-5, 1e-4]" --grid "epochs=[3, 4]" --seeds 3
+    """
+    from bertsmith.tasks.search import grid_of
+    from bertsmith.tasks.search import search as run_search
+
+    chosen = read_recipe(recipe, overrides, allow_pickle)
+    folder = runs / f"{chosen.name}-search"
+    found = run_search(chosen, folder, grid=grid_of(grid) if grid else None, seeds=seeds, console=console_for(as_json))
+    if as_json:
+        print_json(
+            {
+                "metric": found.metric,
+                "standings": [asdict(one) for one in found.standings],
+                "scores": found.final.scores,
+            }
+        )
+        return
+    for one in found.standings:
+        settings = "  ".join(f"{key} = {value}" for key, value in one.settings.items())
+        typer.echo(f"{one.mean:.4f} ± {one.deviation:.4f} (best {one.best:.4f}, {one.seeds} seeds)  {settings}")
+    for split, scores in found.final.scores.items():
+        typer.echo(f"{split}: {found.metric} {scores[found.metric]:.4f}, by the first of these")
+    typer.echo(f"model: {found.final.run_dir}")
+
+
+@app.command()
 def evaluate(
     model: ModelName,
     data: Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl or CoNLL.")],

@@ -8,10 +8,10 @@ import pytest
 
 from bertsmith.errors import RecipeError, UsageError
 from bertsmith.tasks import search as room
-from bertsmith.tasks.search import PAPER_GRID, search
+from bertsmith.tasks.search import PAPER_GRID, grid_of, search
 from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
 
-GRID = {"learning_rate": (1e-6, 1e-2), "epochs": (1, 2)}
+GRID = {"learning_rate": (1e-6, 1e-2), "epochs": (1, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(base: Path, folder: Path, **changes: Any) -> room.SearchResult:
-    tables = {"model": base, "train": text_rows(60, seed=1), "test": {"new": text_rows(20, seed=2)}}
+    tables = {"model": base, "train": text_rows(160, seed=1), "test": {"new": text_rows(20, seed=2)}}
     settings = {"grid": GRID, "seeds": 2} | changes
     return search(recipe(), folder, console=quiet(), runtime=CPU, **tables, **settings)
 
@@ -71,9 +71,9 @@ def test_another_recipe_begins_anew(base: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="unknown key 'finetune.epoch'; did you mean 'finetune.epochs'"):
+    with pytest.raises(RecipeError, match=r"unknown key 'finetune\.epoch'; did you mean 'finetune\.epochs'"):
         run(base, tmp_path / "a", grid={"epochs": (1,), "epoch": (1,)})
-    with pytest.raises(RecipeError, match="finetune.epochs"):
+    with pytest.raises(RecipeError, match=r"finetune\.epochs"):
         run(base, tmp_path / "b", grid={"epochs": (1, -1)})
     with pytest.raises(UsageError, match="at least one value for each"):
         run(base, tmp_path / "c", grid={"epochs": ()})
@@ -82,3 +82,10 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_pa
 
 def test_the_paper_s_grid() -> None:
     assert [len(values) for values in PAPER_GRID.values()] == [2, 3, 3]
+
+
+def test_a_grid_on_the_command_line() -> None:
+    assert grid_of(["epochs=[2, 3]", "finetune.r_drop=[0.0, 1.0]"]) == {"epochs": (2, 3), "r_drop": (0.0, 1.0)}
+    for wrong in ("epochs", "epochs=2", "epochs=[2"):
+        with pytest.raises(UsageError, match=r"write KEY=\[VALUE, ...\]"):
+            grid_of([wrong])

@@ -10,6 +10,7 @@ import json
 import shutil
 import statistics
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,20 +104,32 @@ def search(
     for number, ((settings, seed), trial_recipe) in enumerate(zip(plans, known, strict=True), start=1):
         trial = log.find(settings, seed)
         if trial is None:
-            trial = _run(trial_recipe, folder / "trial", settings, seed, metric, runtime=runtime, tables=tables)
+            trial = _run(trial_recipe, folder / "trial", settings, seed, runtime=runtime, tables=tables)
             log.add(trial)
         trials.append(trial)
         best = max(sign * one.score for one in trials) * sign
-        console.print(
-            f"trial {number}/{len(plans)}  {_in_words(settings)}  seed {seed}  {metric} {trial.score:.4f}  best {best:.4f}",
-            markup=False,
-            highlight=False,
-        )
+        told = f"{_in_words(settings)}  seed {seed}  {metric} {trial.score:.4f}  best {best:.4f}"
+        console.print(f"trial {number}/{len(plans)}  {told}", markup=False, highlight=False)
     standings = _standings(trials, sign)
     final = finetune(
         _with(recipe, standings[0].settings, first), folder / "finetune", console=console, runtime=runtime, **tables
     )
     return SearchResult(metric, tuple(trials), standings, final)
+
+
+def grid_of(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """`KEY=[VALUES]` as the command line has it, values in TOML; raises `UsageError` for what is none."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        try:
+            listed = tomllib.loads(f"values = {values}")["values"] if equals else None
+        except tomllib.TOMLDecodeError:
+            listed = None
+        if not isinstance(listed, list):
+            raise UsageError(f"--grid {text!r}: write KEY=[VALUE, ...], such as epochs=[2, 3, 4]")
+        found[key.strip().removeprefix("finetune.")] = tuple(listed)
+    return found
 
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -138,7 +151,6 @@ def _run(
     folder: Path,
     settings: Mapping[str, Any],
     seed: int,
-    metric: str,
     *,
     runtime: Runtime | None,
     tables: Mapping[str, Any],
