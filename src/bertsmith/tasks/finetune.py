@@ -362,7 +362,7 @@ class _Run:
         return Evaluation(
             loss=scored.loss,
             losses={self.task.name: scored.loss},
-            scores=scored.scores,
+            scores={self.metric: scored.scores[self.metric], **scored.scores},  # the one that decides first
             metric=self.metric,
             smaller_is_better=self.metric in self.task.smaller_is_better,
             details=details(self.task, self.splits.validation, scored, self.splits.labels)

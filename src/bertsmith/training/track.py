@@ -1,5 +1,6 @@
 """metrics.jsonl (format 1, docs/metrics.md) and what a person sees while a run goes on."""
 
+import itertools
 import json
 import math
 import time
@@ -15,6 +16,9 @@ from bertsmith.training.tracking import Tracking
 from bertsmith.training.view import View, clock_text
 
 FORMAT_VERSION = 1
+
+_SHOWN_SCORES = 5
+"""Of an evaluation, in the table; all are in metrics.jsonl."""
 
 
 class Track:
@@ -121,12 +125,13 @@ class Track:
         self._view.show(step, total_steps, fields)
 
     def evaluation(self, step: int, place: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """A row of the table of evaluations; its head comes before the first row."""
-        names = ["step", "epoch", "training loss", "validation loss", *result["scores"], "time"]
+        """A row of the table of evaluations, with the first few scores; its head comes before the first row."""
+        scores = dict(itertools.islice(result["scores"].items(), _SHOWN_SCORES))
+        names = ["step", "epoch", "training loss", "validation loss", *scores, "time"]
         widths = [max(7, len(name)) for name in names]
         training_loss = "" if result["training_loss"] is None else f"{result['training_loss']:.4f}"
         cells = [f"{step:,}", f"{place['epoch']:.2f}", training_loss, f"{result['loss']:.4f}"]
-        cells += [f"{value:.4f}" for value in result["scores"].values()]
+        cells += [f"{value:.4f}" for value in scores.values()]
         cells += [clock_text(place["elapsed_seconds"])]
         if not self._has_table:
             self._has_table = True
