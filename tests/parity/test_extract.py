@@ -86,6 +86,7 @@ def test_files_hold_what_python_gives(tmp_path: Path):
         ({"pooling": "pooler", "layers": (0,)}, None, "for the pooler only the highest"),
         ({"pooling": "max"}, None, "pooling = 'max'; use one of: cls, mean, pooler, tokens"),
         ({"pooling": "tokens"}, "a.npy", "texts have unequal numbers of tokens; use .parquet"),
+        ({}, "nowhere/a.npy", "there is no folder"),
         ({}, "a.csv", r"cannot write .csv; use .parquet or .npy"),
     ],
 )

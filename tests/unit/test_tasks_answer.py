@@ -77,6 +77,12 @@ def test_wrong_files_are_refused_with_the_numbers_of_questions(tmp_path: Path, t
         read_question_rows(write(tmp_path / "a.json", text))
 
 
+@pytest.mark.parametrize("answers", [3, {"text": 3, "answer_start": 0}, {"text": ["day"], "answer_start": None}, "day"])
+def test_answers_of_a_table_that_are_none(answers: Any) -> None:
+    with pytest.raises(DataError, match="row 1: answers are not"):
+        read_question_rows([{"question": "so", "context": "the day", "answers": answers}])
+
+
 def test_an_answer_at_a_wrong_place_is_looked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """CMRC 2018 has answers a character off, and answers that are nowhere, beside others that are right."""
     off = asked("day", 10)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bertsmith.errors import RecipeError, UsageError
+from bertsmith.errors import ArtifactError, RecipeError, UsageError
 from bertsmith.tasks import search as room
 from bertsmith.tasks.search import PAPER_GRID, grid_of, search
 from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
@@ -68,6 +68,17 @@ def test_another_recipe_begins_anew(base: Path, tmp_path: Path) -> None:
     tables = {"model": base, "train": text_rows(60, seed=1)}
     search(recipe(weight_decay=0.5), tmp_path, console=quiet(), runtime=CPU, **tables, **small)
     assert (tmp_path / "search.jsonl").read_text().splitlines()[0] != text.splitlines()[0]
+
+
+def test_other_rows_begin_anew_and_a_broken_log_is_said(base: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"grid": {"epochs": (1,)}, "seeds": 1}
+    run(base, tmp_path, **small)
+    header = (tmp_path / "search.jsonl").read_text().splitlines()[0]
+    search(recipe(), tmp_path, console=quiet(), runtime=CPU, model=base, train=text_rows(60, seed=9), **small)
+    assert (tmp_path / "search.jsonl").read_text().splitlines()[0] != header
+    (tmp_path / "search.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(ArtifactError, match=r"search\.jsonl cannot be read .*; remove it to begin the search anew"):
+        run(base, tmp_path, **small)
 
 
 def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class TableConfig(Section):
     """The second text of each row, where rows are pairs of texts; both are read together. Name, or number from 0."""
     label_columns: tuple[Column, ...] = ()
     """multilabel: a column for each label, 1 where the row has it and 0 where not, in place of `label_column`."""
-    label_separator: str = ","
+    label_separator: Annotated[str, Field(min_length=1)] = ","
     """multilabel: what stands between a row's labels in `label_column`, where they are not a list."""
     question_column: Column = "question"
     """choose, answer: the question on the text."""

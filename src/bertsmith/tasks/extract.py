@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bertsmith.artifact import draft_of
-from bertsmith.errors import UsageError
+from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.model.encoder import BertModel
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
@@ -160,8 +160,13 @@ def extract_features(
             else f"cannot write {path.suffix or 'a file without ending'}"
         )
         raise UsageError(f"{path}: {what}; use .parquet" + ("" if write else " or .npy"))
-    with draft_of(path) as draft:
-        write(model, texts, draft)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
+    try:
+        with draft_of(path) as draft:
+            write(model, texts, draft)
+    except OSError as error:
+        raise BertsmithError(f"{path} cannot be written: {error.strerror or error}; nothing was left behind") from error
     return path
 
 
@@ -173,13 +178,11 @@ def _some(model: FeatureExtractor, texts: Sequence[str]) -> Iterator[tuple[Seque
 
 def _write_npy(model: FeatureExtractor, texts: Sequence[str], path: Path) -> None:
     width = model.model.config.hidden_size * len(model.layers)
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(texts), width))
-    done = 0
-    for _, found in _some(model, texts):
-        for number, row in enumerate(found, start=done):
-            table[number] = row.vectors
-        done += len(found)
-    table.flush()
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+    with path.open("wb") as file:  # not a memory map: a full disk would kill the process
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (len(texts), width)})
+        for _, found in _some(model, texts):
+            file.write(np.stack([row.vectors for row in found]).tobytes())
 
 
 def _write_parquet(model: FeatureExtractor, texts: Sequence[str], path: Path) -> None:

@@ -134,7 +134,9 @@ def _squad(path: Path) -> Iterator[QuestionRow]:
                     answers = ()
                 elif "answers" in asked:
                     answers = tuple(_answer(answer, place, number) for answer in _list(asked, "answers", path))
-                yield QuestionRow(question, text, answers, number, str(asked.get("id", "")), article.get("title"))
+                title = article.get("title")
+                source = title if isinstance(title, str) else None
+                yield QuestionRow(question, text, answers, number, str(asked.get("id", "")), source)
 
 
 def _list(holder: object, key: str, path: Path) -> list[dict[str, Any]]:
@@ -158,6 +160,8 @@ def _answers_of_columns(found: object, place: Place, line: int) -> tuple[tuple[s
     if isinstance(found, Mapping) and {"text", "answer_start"} <= found.keys():
         texts, starts = found["text"], found["answer_start"]
         texts, starts = ([texts], [starts]) if isinstance(texts, str) else (texts, starts)
+        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple):
+            raise place.error('answers are not {"text": [...], "answer_start": [...]}', line)
         if len(texts) != len(starts):
             raise place.error(f"{len(texts)} answers but {len(starts)} starts; expected as many", line)
         found = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]

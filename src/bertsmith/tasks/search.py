@@ -20,10 +20,13 @@ from rich.console import Console
 
 from bertsmith.artifact import canonical, write_text
 from bertsmith.config import Recipe, parse_recipe
-from bertsmith.errors import UsageError
+from bertsmith.errors import ArtifactError, UsageError
+from bertsmith.model.weights import resolve_model_dir
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.finetune import FinetuneResult, finetune
 from bertsmith.tasks.predict import TASKS
+from bertsmith.tasks.splits import read_splits
+from bertsmith.training.run_dir import model_digest
 
 PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
     "batch_size": (16, 32),
@@ -98,7 +101,7 @@ def search(
     first = recipe.seed if config.seed is None else config.seed
     plans = [(settings, first + number) for settings in _combinations(grid) for number in range(seeds)]
     known = [_with(recipe, settings, seed) for settings, seed in plans]  # all keys and values are looked at first
-    log = _Log(folder, recipe, grid)
+    log = _Log(folder, _made_from(recipe, grid, tables))
     sign = -1 if metric in TASKS[config.task].smaller_is_better else 1
     trials: list[Trial] = []
     for number, ((settings, seed), trial_recipe) in enumerate(zip(plans, known, strict=True), start=1):
@@ -183,14 +186,25 @@ def _standings(trials: Sequence[Trial], sign: int) -> tuple[Standing, ...]:
     return tuple(sorted(found, key=lambda one: -sign * one.mean))
 
 
-class _Log:
-    """search.jsonl: what the search is of, then a trial a line. One of another recipe is begun anew."""
+def _made_from(recipe: Recipe, grid: Mapping[str, Sequence[Any]], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """All that scores depend on besides the trial: other keys, the rows as they are now, and the model's files."""
+    config = recipe.finetune
+    assert config is not None
+    chosen = tables.get("model") or config.model
+    if chosen is None:
+        raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
+    given = {name: tables.get(name) for name in ("train", "validation")}
+    splits = read_splits(config, TASKS[config.task].with_options(**config.task_options), seed=recipe.seed, **given)
+    fixed = config.model_dump(mode="json", exclude={*grid, "seed", "test", "baselines", "literature", "model", "train"})
+    return {"config": fixed, "rows": splits.training_digest(), "model": model_digest(resolve_model_dir(chosen))}
 
-    def __init__(self, folder: Path, recipe: Recipe, grid: Mapping[str, Sequence[Any]]):
+
+class _Log:
+    """search.jsonl: what the search is of, then a trial a line. One of another recipe, rows or model is begun anew."""
+
+    def __init__(self, folder: Path, made_from: Mapping[str, Any]):
         self.path = folder / "search.jsonl"
-        assert recipe.finetune is not None
-        fixed = recipe.finetune.model_dump(mode="json", exclude={*grid, "seed", "test", "baselines", "literature"})
-        self.header = {"search": json.loads(json.dumps(fixed))}
+        self.header = {"search": json.loads(json.dumps(made_from))}
         folder.mkdir(parents=True, exist_ok=True)
         rows = self._read()
         kept = rows if rows[:1] == [self.header] else [self.header]
@@ -210,8 +224,14 @@ class _Log:
         """Whole lines; a last one that a crash tore is left out."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
+            for row in rows[1:]:
+                Trial(**row)
+        except (ValueError, TypeError, OSError) as error:
+            raise ArtifactError(f"{self.path} cannot be read ({error}); remove it to begin the search anew") from error
+        return rows
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:
