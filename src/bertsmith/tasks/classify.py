@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
-from torch import Tensor, nn
 
-from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Labels, Task
-from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.base import Columns, Labels
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import ONE_OF_CLASSES
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
 from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_interval
 from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
-from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
+from bertsmith.tasks.text_task import TextTask
+from bertsmith.tasks.texts import encode_texts, record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 ROC_AUC = "roc_auc"
@@ -35,16 +33,13 @@ class Classification:
     probabilities: dict[str, float]
 
 
-class Classify(Task[ClassRow, Classification]):
+class Classify(TextTask[str, Classification]):
     """Text -> label. Loss: cross-entropy over labels."""
 
     name = "classify"
     default_metric = "macro_f1"
     metrics = (*CLASSIFICATION_SCORES, ROC_AUC)
-    head = BertForSequenceClassification
     outputs = ONE_OF_CLASSES
-    takes_pairs = True
-    expected = EXPECTED
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:
         return read_text_rows(
@@ -57,9 +52,6 @@ class Classify(Task[ClassRow, Classification]):
             require_labels=require_labels,
         )
 
-    def row(self, given: object, line: int) -> ClassRow | None:
-        return text_row(given, line)
-
     def encode(
         self, rows: Sequence[ClassRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
@@ -68,10 +60,6 @@ class Classify(Task[ClassRow, Classification]):
             index = {label: number for number, label in enumerate(labels)}
             targets = np.array([index[row.label] for row in rows if row.label is not None], dtype=np.int64)
         return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
-
-    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-        return logits  # (batch, labels), and each row is one item
 
     def decode(
         self,
@@ -131,9 +119,6 @@ class Classify(Task[ClassRow, Classification]):
 
     def predictions_of(self, answer: Classification) -> Labels:
         return (answer.label,)
-
-    def text_of(self, row: ClassRow) -> str:
-        return row_text(row)
 
 
 def _numbers(

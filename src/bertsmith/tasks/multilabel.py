@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from torch import Tensor, nn
 
-from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Labels, Task
-from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.base import Columns, Labels
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import ANY_OF_LABELS
 from bertsmith.tasks.metrics import MULTILABEL_SCORES, multilabel_interval, score_multilabel
 from bertsmith.tasks.rows import ClassesRow
 from bertsmith.tasks.tables import check_labels, class_names, read_multilabel_rows
-from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
+from bertsmith.tasks.text_task import TextTask
+from bertsmith.tasks.texts import encode_texts, record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 THRESHOLD = 0.5
@@ -32,17 +30,14 @@ class Labelling:
     probabilities: dict[str, float]
 
 
-class Multilabel(Task[ClassesRow, Labelling]):
+class Multilabel(TextTask[Labels, Labelling]):
     """Text -> labels. Loss: binary cross-entropy, mean over labels."""
 
     name = "multilabel"
     default_metric = "micro_f1"
     metrics = tuple(MULTILABEL_SCORES)
     problem_type = "multi_label_classification"
-    head = BertForSequenceClassification
     outputs = ANY_OF_LABELS
-    takes_pairs = True
-    expected = EXPECTED
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassesRow]:
         return read_multilabel_rows(
@@ -57,27 +52,17 @@ class Multilabel(Task[ClassesRow, Labelling]):
             require_labels=require_labels,
         )
 
-    def row(self, given: object, line: int) -> ClassesRow | None:
-        return text_row(given, line)
-
     def labels_in(self, rows: Sequence[ClassesRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         return class_names(rows, where=where, declared=declared)
 
     def check(self, rows: Sequence[ClassesRow], labels: Sequence[str], *, where: str | Path | None) -> None:
         check_labels(rows, labels, where=where)
 
-    def text_of(self, row: ClassesRow) -> str:
-        return row_text(row)
-
     def encode(
         self, rows: Sequence[ClassesRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
         targets = None if labels is None else _table([row.label or () for row in rows], labels).astype(np.float32)
         return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
-
-    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-        return logits  # (batch, labels), and each row is one item
 
     def decode(
         self,

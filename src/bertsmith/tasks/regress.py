@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from bertsmith.errors import DataError, UsageError
-from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.tasks.base import Columns, Labels, Task
-from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.base import Columns, Labels
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import NUMBER
 from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, numbers_interval, score_numbers
 from bertsmith.tasks.rows import RatedRow
 from bertsmith.tasks.tables import read_rated_rows
-from bertsmith.tasks.texts import EXPECTED, encode_texts, record_text, row_text, text_row
+from bertsmith.tasks.text_task import TextTask
+from bertsmith.tasks.texts import encode_texts, record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTPUT = "value"
@@ -31,7 +29,7 @@ class Rating:
     value: float
 
 
-class Regress(Task[RatedRow, Rating]):
+class Regress(TextTask[float, Rating]):
     """Text -> number. Loss: squared error."""
 
     name = "regress"
@@ -39,11 +37,8 @@ class Regress(Task[RatedRow, Rating]):
     metrics = tuple(NUMBER_SCORES)
     smaller_is_better = SMALLER_IS_BETTER
     problem_type = "regression"
-    head = BertForSequenceClassification
     outputs = NUMBER
     outputs_are_classes = False
-    takes_pairs = True
-    expected = EXPECTED
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[RatedRow]:
         if columns.label_names is not None:
@@ -56,9 +51,6 @@ class Regress(Task[RatedRow, Rating]):
             header=columns.header,
             require_labels=require_labels,
         )
-
-    def row(self, given: object, line: int) -> RatedRow | None:
-        return text_row(given, line)
 
     def labels_in(self, rows: Sequence[RatedRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         if declared:
@@ -74,10 +66,6 @@ class Regress(Task[RatedRow, Rating]):
     ) -> Features:
         targets = None if labels is None else np.array([_number(row) for row in rows], dtype=np.float32)
         return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
-
-    def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
-        logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-        return logits  # (batch, 1), and each row is one item
 
     def decode(
         self,
@@ -112,9 +100,6 @@ class Regress(Task[RatedRow, Rating]):
             "label": row.label,
             "prediction": answer.value,
         }
-
-    def text_of(self, row: RatedRow) -> str:
-        return row_text(row)
 
     def told(self, row: RatedRow, answer: Rating) -> tuple[str, str]:
         return "" if row.label is None else f"{row.label:g}", f"{answer.value:.4g}"

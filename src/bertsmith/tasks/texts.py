@@ -13,9 +13,6 @@ from bertsmith.tasks.rows import TextRow
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.tokenizer.frame import longest_first
 
-EXPECTED = "a string, or (text, second text)"
-"""What `text_row` takes."""
-
 
 def text_row(given: object, line: int) -> TextRow[Any] | None:
     """A string, or two as a pair, as a row without a label."""
