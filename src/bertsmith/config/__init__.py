@@ -1,8 +1,10 @@
-"""Recipes: what each section may say (section, text, optimizer, training), and how a file becomes a recipe (recipe)."""
+"""Recipes: what each section may say (section, text, optimizer, training, table, finetune), and how a file becomes a recipe (recipe)."""
 
+from bertsmith.config.finetune import CodeWords, FinetuneConfig
 from bertsmith.config.optimizer import OptimizerConfig, ScheduleConfig
 from bertsmith.config.recipe import STAGES, Recipe, RuntimeConfig, load_recipe, parse_recipe, recipe_toml
 from bertsmith.config.section import Column
+from bertsmith.config.table import LabelledConfig, TableConfig
 from bertsmith.config.text import (
     CleanConfig,
     CorpusConfig,
@@ -14,16 +16,7 @@ from bertsmith.config.text import (
     Source,
     TokenizerConfig,
 )
-from bertsmith.config.training import (
-    NOT_OF_THE_WEIGHTS,
-    CodeWords,
-    FinetuneConfig,
-    LabelledConfig,
-    LoopConfig,
-    ModelConfig,
-    PretrainConfig,
-    TableConfig,
-)
+from bertsmith.config.training import NOT_OF_THE_WEIGHTS, LoopConfig, ModelConfig, PretrainConfig
 
 __all__ = [
     "NOT_OF_THE_WEIGHTS",

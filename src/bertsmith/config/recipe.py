@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from bertsmith.config.finetune import FinetuneConfig
 from bertsmith.config.section import Positive, Section
 from bertsmith.config.text import CorpusConfig, Data, ExamplesConfig, TokenizerConfig
-from bertsmith.config.training import FinetuneConfig, ModelConfig, PretrainConfig
+from bertsmith.config.training import ModelConfig, PretrainConfig
 from bertsmith.errors import RecipeError
 
 TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]

@@ -1,4 +1,4 @@
-"""Sections on training: the network, the loop, pre-training, fine-tuning."""
+"""Sections on training: the network, the loop, pre-training."""
 
 import difflib
 from typing import Annotated, Any, Literal
@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from bertsmith.config.optimizer import OptimizerConfig
-from bertsmith.config.section import Column, Positive, Section, Share
+from bertsmith.config.section import Positive, Section
+from bertsmith.config.table import LabelledConfig
 
 
 class ModelConfig(Section):
@@ -76,50 +77,6 @@ _OF_THE_WHOLE_RUN = (
     *("phases", "labelled", "init", "seed"),
     *("keep_checkpoints", "keep_best_checkpoint", "checkpoint_every_seconds", "log_every_steps"),
 )
-
-
-class TableConfig(Section):
-    """Labelled rows in files."""
-
-    train: str = ""
-    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder."""
-    validation: str | None = None
-    """File of labelled rows by which the best checkpoint is chosen."""
-    validation_share: Share = 0.1
-    """Without a validation file: the share of training rows split off for it, stratified by label."""
-    header: bool = True
-    """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
-    text_column: Column = "text"
-    label_column: Column = "label"
-    pair_column: Column | None = None
-    """The second text of each row, where rows are pairs of texts; both are read together. Name, or number from 0."""
-    label_columns: tuple[Column, ...] = ()
-    """multilabel: a column for each label, 1 where the row has it and 0 where not, in place of `label_column`."""
-    label_separator: Annotated[str, Field(min_length=1)] = ","
-    """multilabel: what stands between a row's labels in `label_column`, where they are not a list."""
-    question_column: Column = "question"
-    """choose, answer: the question on the text."""
-    choice_columns: tuple[Column, ...] = ("choices",)
-    """choose: one column with lists of choices, or a column for each choice."""
-    labels: tuple[str, ...] = ()
-    """Label names in order; default: those seen in the training rows, sorted."""
-    label_names: str | None = None
-    """A file with a name a line: label `i` of the table is line i (from 0) of it."""
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
-    """Tokens read of a row, [CLS] and [SEP] included; the rest is cut off and counted."""
-    max_train_rows: Positive | None = None
-    """Train on so many rows, drawn at random; for trials."""
-
-
-class LabelledConfig(TableConfig):
-    """Labelled texts for the objective `label`."""
-
-    train: str
-    """File of labelled rows: .tsv, .csv or .jsonl; looked up in the current folder, then in each data folder."""
-    validation: str | None = None
-    """File of labelled rows by which it is measured."""
-    batch_size: Positive = 16
-    """Labelled rows in an update, beside its other examples."""
 
 
 class PretrainConfig(LoopConfig):
@@ -236,87 +193,3 @@ class PretrainConfig(LoopConfig):
             key = ".".join(str(part) for part in first["loc"])
             message = str(first["msg"]).removeprefix("Value error, ")
             raise ValueError(f"phases[{number}]: {key + ': ' if key else ''}{message}") from error
-
-
-class CodeWords(Section):
-    """Labelled sentences made from python-docs: which words stand between double backticks?"""
-
-    train: Positive = 1000
-    validation: Positive = 500
-    test: Positive = 1000
-
-
-_TASKS_WITH_LABELS = ("classify", "multilabel", "tag")
-
-
-class FinetuneConfig(LoopConfig, TableConfig):
-    """A labelled table to a model with scores."""
-
-    task: Literal["classify", "multilabel", "regress", "choose", "tag", "answer"] = "classify"
-    model: str | None = None
-    """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
-    code_words: CodeWords | None = None
-    """Make the labelled data from the recipe's own corpus instead of reading files."""
-    test: dict[str, str] = {}
-    """Name -> file of labelled rows on which the best checkpoint is scored at the end."""
-    stride: Annotated[int, Field(ge=0)] = 128
-    """answer: tokens that neighbouring windows of a long text share."""
-    no_answer: bool = False
-    """answer: a text may hold no answer to a question (as in SQuAD 2)."""
-    epochs: Positive = 3
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
-    lazy_embeddings: Literal["auto", "on", "off"] = "auto"
-    """AdamW: rows of the word table that a batch does not read wait, and are put to where they would be when they are
-    next read; the same weights to 1e-6. auto: where a batch reads few of the rows, on a CPU in one process."""
-    stop_after: Positive | None = None
-    """Evaluations without a better score after which training ends; default: never."""
-    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Of what stands on the encoder; default: the learning rate."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """classify, tag, multilabel: share of each label that is spread over all of them."""
-    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    """classify, tag, multilabel: how much less what is answered rightly counts already (focal loss); usual: 2."""
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """classify, tag, multilabel: by which each label's loss is multiplied. balanced: rows / (labels x rows with it)."""
-    r_drop: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of R-Drop: each row is read twice, and the two dropouts are to give one answer; usual: 1 to 5."""
-    adversarial: Literal["fgm", "pgd"] | None = None
-    """Read each row once more with the word embeddings moved to where the loss is larger, and learn that too. fgm: in
-    one step; pgd: in several."""
-    adversarial_epsilon: Annotated[float, Field(gt=0)] = 1.0
-    """How far a row's embeddings are moved in all, as the norm of the change."""
-    adversarial_steps: Positive = 3
-    """pgd: steps."""
-    adversarial_step_size: Annotated[float, Field(gt=0)] = 0.3
-    """pgd: how far each step goes."""
-    l2_start: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of half the squared distance of the encoder's weights from those it started with, and of the head's from
-    0 (L2-SP); usual: 0.001 to 0.1."""
-    metric: str | None = None
-    """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
-    evaluate_every: Literal["epoch"] | Positive = "epoch"
-    """`"epoch"` or a number of steps."""
-    baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "overlap", "random-weights"], ...] = ()
-    """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
-    a linear model (classify, multilabel, regress: TF-IDF; tag: word, neighbours and shape); overlap of words (choose);
-    the same BERT from random weights."""
-    literature: dict[str, str] = {}
-    """Scores from elsewhere, quoted in the report: name -> text."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    keep_best_checkpoint: bool = False
-    """Save and keep a checkpoint at each best evaluation too; the best weights are in `model/` as it is."""
-    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
-
-    @model_validator(mode="after")
-    def _fits_the_task(self) -> "FinetuneConfig":
-        for key in ("label_smoothing", "focal_gamma", "class_weights"):
-            if getattr(self, key) and self.task not in _TASKS_WITH_LABELS:
-                raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(_TASKS_WITH_LABELS)}")
-        return self
-
-    @property
-    def task_options(self) -> dict[str, Any]:
-        """What the task needs besides columns."""
-        return {"stride": self.stride, "no_answer": self.no_answer} if self.task == "answer" else {}
