@@ -1,4 +1,4 @@
-"""Recipes: what each section may say (section, text, optimizer, training, table, finetune), and how a file becomes a recipe (recipe)."""
+"""Recipes: what each section may say (a file a section), and how a file becomes a recipe (recipe)."""
 
 from bertsmith.config.finetune import CodeWords, FinetuneConfig
 from bertsmith.config.optimizer import OptimizerConfig, ScheduleConfig
