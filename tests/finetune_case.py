@@ -109,6 +109,22 @@ def question_rows(count: int, *, seed: int = 0, unanswered: float = 0.0) -> list
     return rows
 
 
+def partner_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Two texts of one mood, a third of the other, and a number that falls with how many fillers the first has."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        own, other = draw.sample((GOOD, BAD), 2)
+        texts = []
+        for words in (own, own, other):
+            text = [draw.choice(FILLERS[:8]) for _ in range(draw.randint(0, 9))]
+            text.insert(draw.randint(0, len(text)), draw.choice(words))
+            texts.append(" ".join(text))
+        first, second, third = texts
+        rows.append({"text": first, "pair": second, "other": third, "number": 10 - len(first.split())})
+    return rows
+
+
 def tagged_rows(count: int, *, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """(words, labels) pairs: `paris` and `rome` are B-PLACE; `tomorrow` is two pieces."""
     draw = random.Random(seed)

@@ -23,7 +23,7 @@ _TASKS_WITH_LABELS = ("classify", "multilabel", "tag")
 class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
-    task: Literal["classify", "multilabel", "regress", "choose", "tag", "answer"] = "classify"
+    task: Literal["classify", "multilabel", "regress", "choose", "tag", "answer", "embed"] = "classify"
     model: str | None = None
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
@@ -34,6 +34,17 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """answer: tokens that neighbouring windows of a long text share."""
     no_answer: bool = False
     """answer: a text may hold no answer to a question (as in SQuAD 2)."""
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    """embed: of a text's tokens to one vector."""
+    loss: Literal["in-batch", "cosine", "margin"] = "in-batch"
+    """embed: a text's partner is nearer than those of all rows of the batch; the cosine is the row's number; or the
+    partner is nearer than the text in negative_column, by a margin."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """embed, in-batch: cosines are divided by it."""
+    margin: Annotated[float, Field(gt=0, le=2)] = 0.5
+    """embed, margin: of cosines."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """embed, cosine: the numbers of texts with nothing in common, and of equal ones."""
     epochs: Positive = 3
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
@@ -70,8 +81,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """`"epoch"` or a number of steps."""
     baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "overlap", "random-weights"], ...] = ()
     """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
-    a linear model (classify, multilabel, regress: TF-IDF; tag: word, neighbours and shape); overlap of words (choose);
-    the same BERT from random weights."""
+    a linear model (classify, multilabel, regress: TF-IDF; tag: word, neighbours and shape); overlap of words (choose,
+    embed); the same BERT from random weights."""
     literature: dict[str, str] = {}
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -87,7 +98,24 @@ class FinetuneConfig(LoopConfig, TableConfig):
                 raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(_TASKS_WITH_LABELS)}")
         return self
 
+    @model_validator(mode="after")
+    def _embeds(self) -> "FinetuneConfig":
+        if self.score_range[0] >= self.score_range[1]:
+            raise ValueError(f"score_range = {list(self.score_range)}: the first is to be less than the second")
+        if self.task != "embed":
+            return self
+        for key in ("r_drop", "adversarial"):
+            if getattr(self, key):
+                raise ValueError(f"task = 'embed' takes no {key}, which is for outputs that are answers")
+        if self.loss == "in-batch" and self.compile == "on":
+            raise ValueError("compile = 'on' is not for loss = 'in-batch', whose rows are each other's negatives")
+        return self
+
     @property
     def task_options(self) -> dict[str, Any]:
         """What the task needs besides columns."""
-        return {"stride": self.stride, "no_answer": self.no_answer} if self.task == "answer" else {}
+        keys = {
+            "answer": ("stride", "no_answer"),
+            "embed": ("loss", "pooling", "temperature", "margin", "score_range"),
+        }
+        return {key: getattr(self, key) for key in keys.get(self.task, ())}

@@ -22,6 +22,8 @@ class TableConfig(Section):
     label_column: Column = "label"
     pair_column: Column | None = None
     """The second text of each row, where rows are pairs of texts; both are read together. Name, or number from 0."""
+    negative_column: Column | None = None
+    """embed: a text that does not belong with the first, where rows have one."""
     label_columns: tuple[Column, ...] = ()
     """multilabel: a column for each label, 1 where the row has it and 0 where not, in place of `label_column`."""
     label_separator: Annotated[str, Field(min_length=1)] = ","

@@ -5,6 +5,7 @@ None where no labels were given. The heads that predict words are in `language`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -208,6 +209,20 @@ class BertForQuestionAnswering(Head):
             start_loss = position_loss(start_logits, start_positions)
             loss = (start_loss + position_loss(end_logits, end_positions)) / 2
         return QuestionAnsweringOutputs(loss, start_logits, end_logits, outputs.hidden_states, outputs.attentions)
+
+
+class SentenceEncoder(Head):
+    """The encoder alone, whose states are pooled to a vector of the text; a directory of it is a plain `BertModel`."""
+
+    has_pooler = False
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(batch, seq, hidden) states of (batch, seq) tokens."""
+        states: Tensor = self.bert(input_ids, attention_mask).last_hidden_state
+        return states
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        self.bert.save_pretrained(directory)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class Columns:
     """Where a row has several labels: a column for each, 1 where the row has it and 0 where not."""
     pair: str | int | None = None
     """The second text of each row, where rows are pairs."""
+    negative: str | int | None = None
+    """A text that does not belong with the first, where rows have one."""
     question: str | int = "question"
     choices: tuple[str | int, ...] = ("choices",)
     """One column with lists of choices, or a column for each choice."""
@@ -93,6 +95,10 @@ class Task(ABC, Generic[RowT, AnswerT]):
         """The same task with these options of its own."""
         return self
 
+    def other_files(self, *, width: int, max_length: int) -> Mapping[str, Any]:  # noqa: ARG002
+        """More JSON files that others look for in a directory of such a model: path in it -> content."""
+        return {}
+
     # Rows
 
     @abstractmethod
@@ -117,6 +123,10 @@ class Task(ABC, Generic[RowT, AnswerT]):
     @abstractmethod
     def text_of(self, row: RowT) -> str:
         """The row as a person reads it."""
+
+    def metrics_of(self, rows: Sequence[RowT]) -> tuple[str, ...]:  # noqa: ARG002
+        """Those of the metrics that these rows have what it takes for."""
+        return self.metrics
 
     # Learning
 

@@ -4,6 +4,7 @@
     multilabel majority: the labels most rows have; linear: a logistic regression for each label
     regress    mean: that of the training rows; linear: TF-IDF of n-grams, then ridge regression
     choose     majority: the most frequent number; overlap: the choice whose words are most those of the text
+    embed      overlap: a vector of words
     tag        majority; dictionary: each training word's most frequent label; linear: logistic regression on the
                word, its neighbours and its shape
 
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
@@ -26,9 +28,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from bertsmith.errors import DataError
+from bertsmith.tasks.embed_metrics import Vectors
 from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, score_classification, score_multilabel, score_tags
 from bertsmith.tasks.number_metrics import SMALLER_IS_BETTER, score_numbers
-from bertsmith.tasks.rows import ChoiceRow, ClassesRow, ClassRow, RatedRow, TaggedRow, TextRow
+from bertsmith.tasks.rows import ChoiceRow, ClassesRow, ClassRow, EmbedRow, RatedRow, TaggedRow, TextRow
 from bertsmith.tasks.tables import class_names
 from bertsmith.tasks.texts import mostly_chinese
 
@@ -38,12 +41,15 @@ SoftClassPredictor = Callable[[Sequence[ClassRow]], list[dict[str, float]]]
 ClassesPredictor = Callable[[Sequence[ClassesRow]], list[Tags]]
 ChoicePredictor = Callable[[Sequence[ChoiceRow]], list[int]]
 NumberPredictor = Callable[[Sequence[RatedRow]], list[float]]
+VectorPredictor = Callable[[Sequence[EmbedRow]], list[tuple[Vectors, Vectors]]]
 TagPredictor = Callable[[Sequence[TaggedRow]], list[Tags]]
 
 _INVERSE_PENALTIES = (0.1, 1.0, 10.0)
 """Values of scikit-learn's C that are tried."""
 _MOST_ITERATIONS = 100
 """Of L-BFGS; where it has not converged by then, scores no longer move (it is stopped without a warning)."""
+_MOST_WORDS = 4096
+"""Width of a vector of words."""
 _FEWEST_USES = 2
 """Features of one training word alone are left out: scores stay, and with a third of the features, most time goes."""
 
@@ -182,6 +188,21 @@ def overlap_choice(train: Sequence[ChoiceRow], validation: Sequence[ChoiceRow], 
     return choose
 
 
+def overlap_vectors(train: Sequence[EmbedRow], validation: Sequence[EmbedRow], metric: str) -> VectorPredictor:  # noqa: ARG001
+    """A text's vector is the TF-IDF of its words (of 1 to 3 characters, for Chinese), the most frequent of training."""
+    texts = [text for row in train for text in row.texts]
+    words = {"analyzer": "char", "ngram_range": (1, 3)} if mostly_chinese(texts) else {"token_pattern": r"\w+|[^\w\s]"}
+    vectorizer = TfidfVectorizer(**words, sublinear_tf=True, max_features=_MOST_WORDS, dtype=np.float32).fit(texts)
+
+    def embed(rows: Sequence[EmbedRow]) -> list[tuple[Vectors, Vectors]]:
+        first, second = (
+            vectorizer.transform(some).toarray() for some in zip(*(row.texts[:2] for row in rows), strict=True)
+        )
+        return list(zip(first, second, strict=True))
+
+    return embed
+
+
 BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "classify": {"majority": majority_label, "linear": linear_label},
     "multilabel": {"majority": majority_labels, "linear": linear_labels},
@@ -189,6 +210,7 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "choose": {"majority": majority_choice, "overlap": overlap_choice},
     "tag": {"majority": majority_tag, "dictionary": dictionary_tag, "linear": linear_tag},
     "answer": {},
+    "embed": {"overlap": overlap_vectors},
 }
 """Task -> name -> function (train rows, validation rows, metric) -> function (rows) -> a label or tags for each row."""
 

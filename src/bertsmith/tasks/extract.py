@@ -17,6 +17,7 @@ from torch import Tensor
 from bertsmith.artifact import draft_of
 from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.model.encoder import BertModel
+from bertsmith.model.pooling import pooled
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.batches import TaskBatch, evaluation_batches
@@ -119,17 +120,12 @@ class FeatureExtractor:
         """(batch, width), or (batch, seq, width) of tokens."""
         outputs = self.model(batch.input_ids, batch.attention_mask, output_hidden_states=True)
         if self.pooling == "pooler":
-            pooled: Tensor = outputs.pooler_output
-            return pooled
+            vectors: Tensor = outputs.pooler_output
+            return vectors
         hidden = torch.cat([outputs.hidden_states[layer] for layer in self.layers], dim=-1)
         if self.pooling == "tokens":
             return hidden
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        if batch.attention_mask is None:
-            return hidden.mean(1)
-        mask = batch.attention_mask[..., None].to(hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1)
+        return pooled(hidden, batch.attention_mask, self.pooling)
 
 
 def extract_features(

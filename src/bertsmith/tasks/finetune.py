@@ -28,6 +28,7 @@ from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
+from bertsmith.tasks.whole_batch import WholeBatchLoss
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_choice import finetuning_batch_size
 from bertsmith.training.batch_flops import flops_of
@@ -110,8 +111,7 @@ def finetune(
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
     seed = recipe.seed if config.seed is None else config.seed
     task = TASKS[config.task].with_options(**config.task_options)
-    if config.metric is not None and config.metric not in task.metrics:
-        raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} has: {', '.join(task.metrics)}")
+    _check_metric(config, task, task.metrics)
     directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
@@ -124,6 +124,7 @@ def finetune(
         train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
     test = config.test if test is None else test
     splits = read_splits(config, task, seed=seed, train=train, validation=validation, test=test, columns=columns)
+    _check_metric(config, task, task.metrics_of(splits.validation))
     position_init = (recipe.model or ModelConfig()).position_init
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
@@ -159,6 +160,11 @@ def finetune(
     return run.result()
 
 
+def _check_metric(config: FinetuneConfig, task: Task[Any, Any], known: Sequence[str]) -> None:
+    if config.metric is not None and config.metric not in known:
+        raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} here has: {', '.join(known)}")
+
+
 @dataclass(frozen=True)
 class _Run:
     config: FinetuneConfig
@@ -179,7 +185,8 @@ class _Run:
 
     @property
     def metric(self) -> str:
-        return self.config.metric or self.task.default_metric
+        has = self.task.metrics_of(self.splits.validation)
+        return self.config.metric or (self.task.default_metric if self.task.default_metric in has else has[0])
 
     def train(self, recipe: Recipe) -> None:
         """Train, keeping the best and the last weights; goes on from a checkpoint where there is one.
@@ -197,7 +204,7 @@ class _Run:
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
         self.ranks.on_first(lambda: self.dir.begin(recipe_toml(recipe), console=self.console))
-        loss = TrainingLoss(task, model, config, shape)
+        loss = (WholeBatchLoss if task.outputs.is_of_whole_batch else TrainingLoss)(task, model, config, shape)
         batches = TrainingBatches(
             train_features,
             objective=task.name,
@@ -394,7 +401,8 @@ class _Run:
             "step": evaluation.step,
             "scores": {"validation": {self.metric: evaluation.score}},
         }
-        self.dir.save_model(name, model, self.tokenizer, card)
+        others = self.task.other_files(width=model.config.hidden_size, max_length=self.config.max_length)
+        self.dir.save_model(name, model, self.tokenizer, card, others)
 
     def _table(
         self, rows: Sequence[Any], answers: Sequence[Any], *, name: str, split: str, seconds: float

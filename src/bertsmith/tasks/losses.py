@@ -9,6 +9,7 @@ two outputs for one target are apart. All in float32 at least.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,9 @@ class Outputs(ABC):
     """outputs: (items, outputs); targets: (targets, ...); groups: (items,) the example of each item, ascending, where
     items are alternatives.
     """
+
+    is_of_whole_batch: ClassVar[bool] = False
+    """Whether an example's loss hangs on the outputs of the batch's other examples."""
 
     def losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None, shape: Shape | None = None) -> Tensor:
         """(targets,)"""

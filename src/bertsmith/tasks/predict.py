@@ -27,6 +27,7 @@ from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import evaluation_batches
 from bertsmith.tasks.choose import Choose
 from bertsmith.tasks.classify import Classify
+from bertsmith.tasks.embed import Embed
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.multilabel import Multilabel
 from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
@@ -36,7 +37,7 @@ from bertsmith.tasks.tag import Tag
 from bertsmith.tokenizer.encode import Tokenizer
 
 TASKS: dict[str, Task[Any, Any]] = {
-    task.name: task for task in (Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer())
+    task.name: task for task in (Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer(), Embed())
 }
 _TASK_OF_HEAD = {(task.head.__name__, task.problem_type): name for name, task in TASKS.items()}
 

@@ -130,6 +130,33 @@ class QuestionRow:
         return self.text if self.source is None else self.source
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedRow:
+    """A text; what it belongs with, and what it does not, where that is known; and how alike the first two are."""
+
+    text: str
+    line: int
+    pair: str | None = None
+    negative: str | None = None
+    label: float | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(text for text in (self.text, self.pair, self.negative) if text is not None)
+
+    @property
+    def stratum(self) -> float:
+        return 0.0 if self.label is None else self.label
+
+    @property
+    def content(self) -> str:
+        return "\x1f".join(self.texts)
+
+    @property
+    def group(self) -> None:
+        return None
+
+
 def labels_of(row: Any) -> Sequence[str]:
     """The classes that a row came with: one a text or several, one a word; none where it has none."""
     if isinstance(row, TaggedRow):

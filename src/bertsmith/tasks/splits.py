@@ -84,6 +84,7 @@ def read_splits(
     labels = task.labels_in(train_rows, where=_path(train), declared=declared)
     if validation is None:
         train_rows, validation_rows = split_rows(train_rows, config.validation_share, seed)
+        task.check(validation_rows, labels, where=_path(train))
     else:
         validation_rows = _read_labelled(task, validation, columns, labels)
     if config.max_train_rows is not None and len(train_rows) > config.max_train_rows:
@@ -101,6 +102,7 @@ def columns_of(config: TableConfig) -> Columns:
         labels=config.label_columns,
         label_separator=config.label_separator,
         pair=config.pair_column,
+        negative=config.negative_column,
         question=config.question_column,
         choices=config.choice_columns,
         header=config.header,

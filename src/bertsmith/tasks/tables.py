@@ -78,7 +78,7 @@ def read_rated_rows(
     """The same with a finite number each."""
 
     def number(value: object, place: Place, line: int) -> float | None:
-        return _number(value, place, line, required=require_labels)
+        return number_cell(value, place, line, required=require_labels)
 
     columns = (text_column,) if pair_column is None else (text_column, pair_column)
     return _read_texts(source, columns, label_column, number, header=header, require_labels=require_labels)
@@ -157,7 +157,7 @@ def _text_rows(
     def row(found: tuple[tuple[tuple[int, object], ...], tuple[int, FoundT]]) -> TextRow[LabelT]:
         texts, (line, label) = found
         first, *second = (
-            _text(text, column, records.place, line, required=require_labels)
+            text_cell(text, column, records.place, line, required=require_labels)
             for (_, text), column in zip(texts, text_columns, strict=True)
         )
         return TextRow(first, label_of(label, records.place, line), line, *second)
@@ -326,7 +326,8 @@ def _rows_of_lists(
     return collect(columns, row)
 
 
-def _text(value: object, column: Column, place: Place, line: int, *, required: bool) -> str:
+def text_cell(value: object, column: Column, place: Place, line: int, *, required: bool) -> str:
+    """A text as a table has it; `DataError` for what is none or, where it is required, empty."""
     if not isinstance(value, str):
         raise place.error(f"the text in column {column!r} is {_kind(value)}; expected text", line)
     if required and not value.strip():
@@ -360,7 +361,8 @@ def _mark(value: object, column: Column, place: Place, line: int, *, required: b
     raise place.error(f"column {column!r} is {_kind(value)}; expected 0 or 1", line)
 
 
-def _number(value: object, place: Place, line: int, *, required: bool) -> float | None:
+def number_cell(value: object, place: Place, line: int, *, required: bool) -> float | None:
+    """A finite number as a table has it; `DataError` for what is none."""
     is_missing = value is None or (isinstance(value, float) and math.isnan(value))
     if is_missing or (isinstance(value, str) and not value.strip()):
         if required:

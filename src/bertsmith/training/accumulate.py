@@ -8,7 +8,7 @@ micro-batch from (seed, step, micro-batch, rank).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,22 @@ class Gradient:
     """Share of the batch that the first rank's first micro-batch was; 0 where that was not measured."""
     first_norm: float
     """Norm of what that micro-batch added."""
+
+
+@runtime_checkable
+class OfWholeBatch(Protocol):
+    """A step function in which an example's loss hangs on the outputs of all examples of an update, whichever
+    micro-batch and rank they are in.
+    """
+
+    def look(self, batch: Any) -> Tensor:
+        """(items, width) what the loss reads of a micro-batch; called for each, without a graph, before any step."""
+
+    def expect(self, batches: Sequence[Any], outputs: Sequence[Tensor], ranks: Ranks) -> None:
+        """Take note of what was seen of this rank's micro-batches; called on all ranks."""
+
+    def forget(self) -> None:
+        """The update is over."""
 
 
 class Accumulator:
@@ -127,6 +143,7 @@ class Accumulator:
         right: dict[str, Tensor] = {}
         first_norm: Tensor | None = None  # read at the end, so that a GPU need not be waited for
         order = rotated(len(batches), state.step)
+        self._look(batches, state.step)
         share_of_first = self._first_share([batches[number].counts for number in order], totals)
         for done, number in enumerate(order, start=1):
             sums = self._backward(batches[number], totals, number, scale, state.step, last=done == len(batches))
@@ -138,6 +155,8 @@ class Accumulator:
                 first_norm = torch.nn.utils.get_total_norm(gradients_of(self.parameters))
             if interrupts.pending and self.ranks.is_alone and done < len(batches):
                 interrupts.check()
+        if isinstance(self.loss_sums, OfWholeBatch):
+            self.loss_sums.forget()
         self._over_ranks.finish()  # before anything else is exchanged, since some ranks have begun to already
         answers = {_RIGHT + name: int(count) for name, count in right.items()}
         own: dict[str, float] = {name: value.item() for name, value in losses.items()} | answers
@@ -149,7 +168,7 @@ class Accumulator:
         self, batch: Any, totals: Mapping[str, int], number: int, scale: float, step: int, *, last: bool
     ) -> Mapping[str, Tensor]:
         """Add a micro-batch's part to the gradients; its loss sums."""
-        torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number, self.runtime.rank))
+        self._seed(step, number)
         with self.runtime.autocast():
             sums = self.loss_sums(batch.to(self.runtime.device))
         shares = [self._weight(name) * (value / max(totals[name], 1)) for name, value in sums.items()]
@@ -158,6 +177,22 @@ class Accumulator:
         if loss.requires_grad:  # not where all that this objective reads is frozen
             torch.autograd.backward(loss * scale if scale != 1.0 else loss)
         return sums
+
+    def _look(self, batches: Sequence[Any], step: int) -> None:
+        """Where examples' losses hang on one another over micro-batches, show all of them to the step function, with
+        the dropout that each will have: gradient caching (Gao et al. 2021, arXiv:2101.06983).
+        """
+        if not isinstance(self.loss_sums, OfWholeBatch) or (len(batches) < 2 and self.ranks.is_alone):
+            return
+        outputs = []
+        with torch.no_grad(), self.runtime.autocast():
+            for number, batch in enumerate(batches):
+                self._seed(step, number)
+                outputs.append(self.loss_sums.look(batch.to(self.runtime.device)))
+        self.loss_sums.expect(batches, outputs, self.ranks)
+
+    def _seed(self, step: int, number: int) -> None:
+        torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number, self.runtime.rank))
 
     def _first_share(self, counts: Sequence[Mapping[str, int]], totals: Mapping[str, int]) -> float | None:
         """What share of the batch this rank's first micro-batch is; None where that is of no use."""

@@ -79,6 +79,17 @@ class Ranks:
                 return [json.loads(f[_LENGTH_BYTES:][:n]) for f, n in zip(found, lengths, strict=True)]
             size = _LENGTH_BYTES + max(lengths)
 
+    def gather_rows(self, tensor: Tensor) -> list[Tensor]:
+        """(rows, ...) of every rank, in their order, on all ranks; a rank may have other numbers of rows, or none."""
+        if self.is_alone:
+            return [tensor]
+        shapes = self.gather(list(tensor.shape))
+        most = max(shapes)
+        padded = tensor.new_zeros(most)
+        if len(tensor):
+            padded[: len(tensor)] = tensor
+        return [found[: shape[0]] for found, shape in zip(self._all_gather(padded), shapes, strict=True)]
+
     def from_first(self, value: T) -> T:
         """What the first rank gives (plain JSON), on all ranks."""
         return value if self.is_alone else self.gather(value if self.is_first else None)[0]  # type: ignore[return-value]

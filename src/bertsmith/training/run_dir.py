@@ -102,14 +102,24 @@ class RunDir:
         """The last thing written: everything is there."""
         self._write_state(finished=True)
 
-    def save_model(self, name: str, model: Pretrained, tokenizer: Tokenizer, card: Mapping[str, Any]) -> None:
-        """Weights, tokenizer and card appear together or not at all."""
+    def save_model(
+        self,
+        name: str,
+        model: Pretrained,
+        tokenizer: Tokenizer,
+        card: Mapping[str, Any],
+        other_files: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Weights, tokenizer, card and other JSON files (path -> content) appear together or not at all."""
         remove_drafts(self.path / name)
         draft = self.path / f".{name}.draft-{os.getpid()}"
         try:
             model.save_pretrained(draft)
             tokenizer.save(draft)
             write_card(draft, card)
+            for path, content in (other_files or {}).items():
+                (draft / path).parent.mkdir(exist_ok=True)
+                write_json(draft / path, content)
             replace_directory(draft, self.path / name)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
