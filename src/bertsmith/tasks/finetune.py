@@ -1,31 +1,28 @@
 """Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out."""
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from bertsmith.artifact import write_json
 from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
-from bertsmith.errors import ArtifactError, UsageError
+from bertsmith.errors import UsageError
 from bertsmith.model.encoder import encoder_of
 from bertsmith.model.positions import start_positions
 from bertsmith.model.pretrained import Pretrained, init_weights
-from bertsmith.model.weights import read_card, read_config, resolve_model_dir, write_card
+from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, detect, environment
 from bertsmith.tasks.base import Columns, Task
-from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.batches import TrainingBatches
-from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs, score_table
+from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.lazy_words import lazy_words
-from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs, write_predictions
+from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs
+from bertsmith.tasks.scoring import Scorer, Scores
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
 from bertsmith.tasks.whole_batch import WholeBatchLoss
@@ -248,44 +245,25 @@ class _Run:
 
     def score(self) -> None:
         """Score the best weights, and the recipe's simple models, on every test split."""
-        splits, labels = self.splits, self.splits.labels
         model = self.task.head.from_pretrained(self.dir.path / "model").to(self.runtime.device)
-        training_seconds = self.evaluations()[-1].elapsed_seconds
-        lines: list[ScoreRow] = []
-        own: dict[str, dict[str, float]] = {}
-        for split, rows in (splits.test or {"validation": splits.validation}).items():
-            for name, answers, seconds in self._simple_answers(rows):
-                lines += self._table(rows, answers, name=name, split=split, seconds=seconds)
-            started = time.monotonic()
-            features = self._encode(rows, split)
-            scored = score_outputs(self.task, rows, features, self._outputs(model, features), labels)
-            seconds = training_seconds + time.monotonic() - started
-            lines += self._table(rows, scored.answers, name=self.name, split=split, seconds=seconds)
-            own[split] = dict(scored.scores)
-            pairs = enumerate(zip(rows, scored.answers, strict=True))
-            records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
-            write_predictions(self.dir.path / f"predictions-{split}.jsonl", records)
-        card = read_card(self.dir.path / "model")
-        write_card(self.dir.path / "model", card | {"scores": card["scores"] | own})
-        write_json(
-            self.dir.scores, {"metric": self.metric, "name": self.name, "table": [asdict(line) for line in lines]}
+        scorer = Scorer(
+            task=self.task,
+            splits=self.splits,
+            metric=self.metric,
+            name=self.name,
+            baselines=() if self.random_weights else self.config.baselines,
+            seed=self.seed,
+            encode=self._encode,
+            outputs=self._outputs,
         )
+        scorer.score(model, self.dir.path, training_seconds=self.evaluations()[-1].elapsed_seconds)
 
     def result(self) -> FinetuneResult:
         """Read what is in the folder of a finished run."""
-        try:
-            found = json.loads(self.dir.scores.read_text(encoding="utf-8"))
-            lines = tuple(ScoreRow(**line) for line in found["table"])
-            table = tuple(replace(line, name=self.name) if line.name == found["name"] else line for line in lines)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{self.dir.scores} cannot be read ({error}); remove {self.dir.path}") from error
-        scores: dict[str, dict[str, float]] = {}
-        for row in table:
-            if row.name == self.name:
-                scores.setdefault(row.split, {})[row.metric] = row.score
+        scores = Scores.read(self.dir.scores).called(self.name)
         evaluations = self.evaluations()
         best = [row.step for row in evaluations if row.best]
-        return FinetuneResult(self.dir.path, scores, best[-1] if best else None, evaluations, table)
+        return FinetuneResult(self.dir.path, scores.of_model(), best[-1] if best else None, evaluations, scores.table)
 
     def evaluations(self) -> tuple[EvaluationRow, ...]:
         return read_evaluations(self.dir.metrics, self.metric)
@@ -403,18 +381,3 @@ class _Run:
         }
         others = self.task.other_files(width=model.config.hidden_size, max_length=self.config.max_length)
         self.dir.save_model(name, model, self.tokenizer, card, others)
-
-    def _table(
-        self, rows: Sequence[Any], answers: Sequence[Any], *, name: str, split: str, seconds: float
-    ) -> tuple[ScoreRow, ...]:
-        labels, seed = self.splits.labels, self.seed
-        return score_table(self.task, rows, answers, labels, name=name, split=split, seconds=seconds, seed=seed)
-
-    def _simple_answers(self, rows: Sequence[Any]) -> Iterator[tuple[str, list[Any], float]]:
-        """Name, answers and seconds of the recipe's baselines; a BERT from random weights is a run of its own."""
-        for name, learn in BASELINES[self.task.name].items():
-            if name in self.config.baselines and not self.random_weights:
-                started = time.monotonic()
-                predictions = learn(self.splits.train, self.splits.validation, self.metric)(rows)
-                answers = [self.task.answer_of(row, found) for row, found in zip(rows, predictions, strict=True)]
-                yield name, answers, time.monotonic() - started
