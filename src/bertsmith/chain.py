@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
@@ -78,11 +79,12 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Tables:
-    """Labelled rows in memory that go before the recipe's files."""
+    """What a fine-tuning takes from memory: labelled rows that go before the recipe's files, and a head of its own."""
 
     train: object = None
     validation: object = None
     test: Mapping[str, object] | None = None
+    head: type[nn.Module] | None = None
 
 
 class Chain:
@@ -281,6 +283,7 @@ class Chain:
             train=self.tables.train,
             validation=self.tables.validation,
             test=self.tables.test,
+            head=self.tables.head,
             name=name,
             on_evaluation=lambda *_: self._report_on_the_way(),
             console=self.console,

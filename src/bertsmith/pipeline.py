@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from bertsmith.chain import Chain, RunResult, Tables
 from bertsmith.config import STAGES, Recipe, load_recipe, parse_recipe
@@ -60,6 +61,7 @@ def finetune(
     train: object = None,
     validation: object = None,
     test: Mapping[str, object] | None = None,
+    head: type[nn.Module] | None = None,
     runs: str | Path = "runs",
     console: Console | None = None,
     command: str | None = None,
@@ -69,6 +71,8 @@ def finetune(
     Stages before it run only where it needs them: not where `finetune.model` names the model and files the rows.
 
     train, validation, test: tables (DataFrame, Arrow table, list of dicts or tuples) that go before the recipe's files.
+    head: class of a head of one's own: `head(config)` has forward(hidden, attention_mask), states (batch, seq, hidden)
+    and 1 for each token that is no padding to scores (batch, labels); for classify, multilabel and regress.
 
     >>> bertsmith.finetune("recipes/cola.toml").table                           # doctest: +SKIP
     """
@@ -77,18 +81,22 @@ def finetune(
         raise UsageError(f"recipe {chosen.name!r} has no [finetune] section")
     needs_stages = chosen.finetune.model is None or chosen.finetune.code_words is not None
     stages = STAGES if needs_stages else STAGES[-1:]
-    tables = Tables(train, validation, test)
+    tables = Tables(train, validation, test, head)
     return _run(chosen, runs=runs, stages=stages, console=console, command=command, tables=tables)
 
 
-def load(name: str | Path, *, runtime: Runtime | None = None) -> Predictor | MaskFiller:
+def load(
+    name: str | Path, *, head: type[nn.Module] | None = None, runtime: Runtime | None = None
+) -> Predictor | MaskFiller:
     """A run, model directory or hub name, ready to `predict`: labels or tags; words for a [MASK] if only pre-trained.
+
+    head: the class that it was fine-tuned with, where it has a head of its own.
 
     >>> bertsmith.load("runs/cola/finetune").predict(["They drank the pub."])   # doctest: +SKIP
     """
     if is_language_model(resolve_model_dir(name)):
         return MaskFiller.load(name, runtime=runtime)
-    return Predictor.load(name, runtime=runtime)
+    return Predictor.load(name, head=head, runtime=runtime)
 
 
 def as_recipe(recipe: AnyRecipe) -> Recipe:

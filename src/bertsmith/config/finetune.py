@@ -17,7 +17,10 @@ class CodeWords(Section):
     test: Positive = 1000
 
 
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 _TASKS_WITH_LABELS = ("classify", "multilabel", "tag")
+_TASKS_OF_WHOLE_TEXTS = ("classify", "multilabel", "regress")
 
 
 class FinetuneConfig(LoopConfig, TableConfig):
@@ -34,8 +37,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """answer: tokens that neighbouring windows of a long text share."""
     no_answer: bool = False
     """answer: a text may hold no answer to a question (as in SQuAD 2)."""
-    pooling: Literal["mean", "cls", "max"] = "mean"
-    """embed: of a text's tokens to one vector."""
+    pooling: Literal["mean", "cls", "max", "first-last"] | None = None
+    """Of a text's tokens to one vector: their mean, that of [CLS], the largest of each component, or the mean over the
+    first and the last layer. embed: usually mean; no first-last. classify, multilabel, regress: as the model has, which
+    is usually cls, through BERT's pooler."""
     loss: Literal["in-batch", "cosine", "margin"] = "in-batch"
     """embed: a text's partner is nearer than those of all rows of the batch; the cosine is the row's number; or the
     partner is nearer than the text in negative_column, by a margin."""
@@ -46,8 +51,19 @@ class FinetuneConfig(LoopConfig, TableConfig):
     score_range: tuple[float, float] = (0.0, 1.0)
     """embed, cosine: the numbers of texts with nothing in common, and of equal ones."""
     epochs: Positive = 3
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    dropout: Rate | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
+    hidden_dropout: Rate | None = None
+    """Of hidden states alone; goes before `dropout`."""
+    attention_dropout: Rate | None = None
+    """Of attention alone; goes before `dropout`."""
+    classifier_dropout: Rate | None = None
+    """Before the head's layers; default: as the model has, which is most often that of hidden states."""
+    head_layers: Annotated[int, Field(ge=0, le=8)] | None = None
+    """classify, multilabel, regress: hidden layers between that vector and the outputs; default: as the model has, usually
+    none."""
+    head_activation: Literal["gelu", "tanh", "relu"] | None = None
+    """What follows each of them; default: as the model has; usually gelu."""
     lazy_embeddings: Literal["auto", "on", "off"] = "auto"
     """AdamW: rows of the word table that a batch does not read wait, and are put to where they would be when they are
     next read; the same weights to 1e-6. auto: where a batch reads few of the rows, on a CPU in one process."""
@@ -96,6 +112,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
         for key in ("label_smoothing", "focal_gamma", "class_weights"):
             if getattr(self, key) and self.task not in _TASKS_WITH_LABELS:
                 raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(_TASKS_WITH_LABELS)}")
+        for key in ("pooling", "head_layers", "head_activation"):
+            tasks = (*_TASKS_OF_WHOLE_TEXTS, *(["embed"] if key == "pooling" else []))
+            if getattr(self, key) is not None and self.task not in tasks:
+                raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(tasks)}")
         return self
 
     @model_validator(mode="after")
@@ -107,6 +127,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
         for key in ("r_drop", "adversarial"):
             if getattr(self, key):
                 raise ValueError(f"task = 'embed' takes no {key}, which is for outputs that are answers")
+        if self.pooling == "first-last":
+            raise ValueError("task = 'embed' takes pooling = 'mean', 'cls' or 'max'")
         if self.loss == "in-batch" and self.compile == "on":
             raise ValueError("compile = 'on' is not for loss = 'in-batch', whose rows are each other's negatives")
         return self
@@ -114,8 +136,6 @@ class FinetuneConfig(LoopConfig, TableConfig):
     @property
     def task_options(self) -> dict[str, Any]:
         """What the task needs besides columns."""
-        keys = {
-            "answer": ("stride", "no_answer"),
-            "embed": ("loss", "pooling", "temperature", "margin", "score_range"),
-        }
-        return {key: getattr(self, key) for key in keys.get(self.task, ())}
+        keys = {"answer": ("stride", "no_answer"), "embed": ("loss", "temperature", "margin", "score_range")}
+        found = {key: getattr(self, key) for key in keys.get(self.task, ())}
+        return found | {"pooling": self.pooling or "mean"} if self.task == "embed" else found

@@ -16,6 +16,7 @@ from typing import Any
 from bertsmith.errors import CheckpointError, UsageError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+POOLINGS = ("cls", "mean", "max", "first-last")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 REFUSED_UNLESS: dict[str, tuple[Any, ...]] = {
@@ -34,6 +35,10 @@ REFUSED_UNLESS: dict[str, tuple[Any, ...]] = {
     "use_bfloat16": (False, None),
 }
 """Key of a config.json -> the values it may have; anything else would need a network that this one is not."""
+
+
+PLAIN_HEAD: dict[str, Any] = {"head_pooling": "cls", "head_layers": 0, "head_act": "gelu", "own_head": None}
+"""Field -> what it is where a sequence classifier has the head of Hugging Face; theirs have no such keys."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,14 @@ class BertConfig:
     """Label names by output; empty: LABEL_0, LABEL_1, ..."""
     problem_type: str | None = None
     """Loss of a sequence classifier, one of `PROBLEM_TYPES`; None: told from the labels."""
+    head_pooling: str = "cls"
+    """How a sequence classifier makes one vector of a text, one of `POOLINGS`; "cls" is BERT's pooler."""
+    head_layers: int = 0
+    """Hidden layers of a sequence classifier, between that vector and its outputs."""
+    head_act: str = "gelu"
+    """What follows each of them."""
+    own_head: str | None = None
+    """Name of the class that a user's own head is of."""
     output_hidden_states: bool = False
     output_attentions: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +93,8 @@ class BertConfig:
             self._check_whole(name, least=1)
         for name in ("max_position_embeddings", "type_vocab_size", "num_labels"):
             self._check_whole(name, least=1)
-        self._check_whole("num_hidden_layers", least=0)
+        for name in ("num_hidden_layers", "head_layers"):
+            self._check_whole(name, least=0)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if not (name == "classifier_dropout" and self.classifier_dropout is None):
                 self._check_number(name, least=0.0, below=1.0)
@@ -91,6 +105,10 @@ class BertConfig:
                 self._refuse(name, "true or false")
         if self.hidden_act not in ACTIVATIONS:
             self._refuse("hidden_act", "one of " + ", ".join(ACTIVATIONS))
+        if self.head_act not in ACTIVATIONS:
+            self._refuse("head_act", "one of " + ", ".join(ACTIVATIONS))
+        if self.head_pooling not in POOLINGS:
+            self._refuse("head_pooling", "one of " + ", ".join(POOLINGS))
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             self._refuse("problem_type", "one of " + ", ".join(PROBLEM_TYPES))
         if self.hidden_size % self.num_attention_heads:
@@ -111,6 +129,11 @@ class BertConfig:
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the outputs."""
         return tuple(self.id2label.get(index, f"LABEL_{index}") for index in range(self.num_labels))
+
+    @property
+    def has_plain_head(self) -> bool:
+        """Whether a sequence classifier has the head that transformers knows: pooler, dropout and one linear layer."""
+        return self.own_head is None and self.head_pooling == "cls" and self.head_layers == 0
 
     def replace(self, **changes: Any) -> "BertConfig":
         """A copy with some fields changed; a changed `num_labels` drops names that no longer fit."""
@@ -156,6 +179,9 @@ class BertConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("extra", "id2label", "num_labels"):
             del values[name]
+        for name, usual in PLAIN_HEAD.items():
+            if values[name] == usual:  # so that a usual model has the keys of Hugging Face and no others
+                del values[name]
         values |= self.extra
         values["model_type"] = "bert"
         if self.id2label or self.num_labels != 2:  # as transformers: two unnamed labels are the default
@@ -178,7 +204,7 @@ class BertConfig:
         raise CheckpointError(f"{name} = {getattr(self, name)!r} is not possible; it must be {allowed}")
 
 
-_MAY_BE_NONE = ("pad_token_id", "classifier_dropout", "problem_type")
+_MAY_BE_NONE = ("pad_token_id", "classifier_dropout", "problem_type", "own_head")
 
 
 def override(config: BertConfig, overrides: Mapping[str, Any]) -> BertConfig:

@@ -6,15 +6,17 @@ None where no labels were given. The heads that predict words are in `language`.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertsmith.errors import UsageError
+from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.config import BertConfig
 from bertsmith.model.dropout import Dropout
 from bertsmith.model.encoder import BertModel, EncoderOutputs
+from bertsmith.model.pooled_head import PooledHead, make_own_head
 from bertsmith.model.pretrained import Pretrained, init_weights
 
 
@@ -46,9 +48,9 @@ class Head(Pretrained):
 
     has_pooler = True
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: BertConfig, *, has_pooler: bool | None = None):
         super().__init__(config)
-        self.bert = BertModel(config, add_pooling_layer=self.has_pooler)
+        self.bert = BertModel(config, add_pooling_layer=self.has_pooler if has_pooler is None else has_pooler)
 
     def resize_token_embeddings(self, vocab_size: int) -> None:
         self.bert.resize_token_embeddings(vocab_size)
@@ -58,7 +60,12 @@ class Head(Pretrained):
 class SimpleHead(Head):
     """A head with one kind of logits and one kind of labels, which says how it makes the logits and their loss."""
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
+    @property
+    def reads_first_layer(self) -> bool:
+        """Whether `logits` needs the states of all layers."""
+        return False
+
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:
         """From what the encoder gives to a score for each label."""
         raise NotImplementedError
 
@@ -78,29 +85,27 @@ class SimpleHead(Head):
         output_attentions: bool | None = None,
     ) -> HeadOutputs:
         """See `BertModel.forward`; the shapes of labels and logits stand at each class."""
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         outputs: EncoderOutputs = self.bert(
             input_ids,
             attention_mask,
             token_type_ids,
             position_ids,
             inputs_embeds,
-            output_hidden_states,
+            wanted or self.reads_first_layer,
             output_attentions,
         )
-        logits = self.logits(outputs)
+        logits = self.logits(outputs, attention_mask)
         loss = None if labels is None else self.loss(logits, labels)
-        return HeadOutputs(loss, logits, outputs.hidden_states, outputs.attentions)
+        return HeadOutputs(loss, logits, outputs.hidden_states if wanted else None, outputs.attentions)
 
 
 class Classifier(SimpleHead):
-    """Dropout and one linear layer; the base of three classes."""
+    """Dropout and one linear layer; the base of two classes."""
 
     def __init__(self, config: BertConfig, *, num_outputs: int):
         super().__init__(config)
-        rate = config.classifier_dropout
-        self.dropout = Dropout(config.hidden_dropout_prob if rate is None else rate)
-        self.classifier = nn.Linear(config.hidden_size, num_outputs)
-        init_weights(self.classifier, config.initializer_range)
+        self.dropout, self.classifier = classifier_of(config, num_outputs)
 
     def classify(self, hidden: Tensor | None) -> Tensor:
         """(..., hidden) -> (..., outputs)"""
@@ -108,21 +113,90 @@ class Classifier(SimpleHead):
         return scores
 
 
-class BertForSequenceClassification(Classifier):
+class BertForSequenceClassification(SimpleHead):
     """A label, several, or numbers for an example, from [CLS]. Logits: (batch, num_labels).
 
     Labels: (batch,) label numbers for a cross entropy; (batch, num_labels) floats 0 or 1 for a binary cross entropy of
     each label; with one output, or `problem_type` "regression", floats of the logits' shape for a mean squared error.
+
+    Where the config asks for another pooling or for hidden layers, or a class of one's own is given (`with_own_head`),
+    `head` takes the place of dropout and classifier; transformers finds no classifier in such a directory, and says so.
     """
 
-    def __init__(self, config: BertConfig):
-        super().__init__(config, num_outputs=config.num_labels)
+    own_head: ClassVar[type[nn.Module] | None] = None
+    """A user's class, made as `own_head(config)`; its `forward(hidden, attention_mask)` turns states
+    (batch, seq, hidden) and a mask (batch, seq), 1 for a token and 0 for padding, into (batch, num_labels) scores."""
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
-        return self.classify(outputs.pooler_output)
+    def __init__(self, config: BertConfig):
+        self._check_own_head(config)
+        super().__init__(config, has_pooler=self.own_head is None and config.head_pooling == "cls")
+        if self.own_head is not None:
+            self.head = make_own_head(self.own_head, config)
+        elif not config.has_plain_head:
+            self.head = PooledHead(config)
+        else:
+            self.dropout, self.classifier = classifier_of(config, config.num_labels)
+
+    @property
+    def reads_first_layer(self) -> bool:
+        return self.own_head is None and self.config.head_pooling == "first-last"
+
+    @property
+    def architecture(self) -> str:
+        return super().architecture if self.config.has_plain_head else "BertWithHead"
+
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:
+        scores: Tensor
+        if self.config.has_plain_head:
+            scores = self.classifier(self.dropout(outputs.pooler_output))
+            return scores
+        hidden = outputs.last_hidden_state
+        if self.own_head is not None:
+            mask = hidden.new_ones(hidden.shape[:2]) if attention_mask is None else attention_mask
+            scores = self.head(hidden, mask)
+            self._check_shape(scores, len(hidden))
+            return scores
+        if self.reads_first_layer:
+            assert outputs.hidden_states is not None, "they were asked for"
+            hidden = (hidden + outputs.hidden_states[min(1, len(outputs.hidden_states) - 1)]) / 2
+        scores = self.head(hidden, attention_mask, outputs.pooler_output)
+        return scores
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return sequence_loss(logits, labels, self.config.problem_type)
+
+    def start_fresh(self) -> None:
+        super().start_fresh()
+        if self.own_head is not None:  # as its author begins it, and not as BERT's layers begin
+            self.head = make_own_head(self.own_head, self.config)
+
+    def forget_labels(self) -> None:
+        """Of a head of other layers nothing is kept: only its maker knows which of them are for labels."""
+        if self.config.has_plain_head:
+            super().forget_labels()
+        elif self.own_head is not None:
+            self.head = make_own_head(self.own_head, self.config)
+        else:
+            init_weights(self.head, self.config.initializer_range)
+
+    def _check_shape(self, scores: Tensor, batch: int) -> None:
+        given, wanted = tuple(scores.shape), (batch, self.config.num_labels)
+        if given != wanted:
+            name = type(self.head).__name__
+            raise UsageError(f"head {name} gives shape {given}; it must be (batch, labels) = {wanted}")
+
+    def _check_own_head(self, config: BertConfig) -> None:
+        """The class is never looked up by its name, which any file could say: it is given, and must be the same."""
+        given = None if self.own_head is None else self.own_head.__name__
+        if given != config.own_head:
+            theirs = "no head of its own" if config.own_head is None else f"a head of its own, {config.own_head}"
+            todo = "leave head out" if config.own_head is None else f"give its class: head={config.own_head}"
+            raise CheckpointError(f"the model has {theirs}, and head is {given}; {todo}")
+
+
+def with_own_head(head: type[nn.Module]) -> type[BertForSequenceClassification]:
+    """`BertForSequenceClassification` with a head of this class."""
+    return type("BertWithHead", (BertForSequenceClassification,), {"own_head": head})
 
 
 class BertForMultipleChoice(Classifier):
@@ -131,7 +205,7 @@ class BertForMultipleChoice(Classifier):
     def __init__(self, config: BertConfig):
         super().__init__(config, num_outputs=1)
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.classify(outputs.pooler_output)  # (batch * choices, 1)
 
     def forward(
@@ -152,7 +226,7 @@ class BertForMultipleChoice(Classifier):
         flat = [None if x is None else x.flatten(0, 1) for x in (input_ids, attention_mask, token_type_ids)]
         flat += [None if x is None else x.flatten(0, 1) for x in (position_ids, inputs_embeds)]
         outputs: EncoderOutputs = self.bert(*flat, output_hidden_states, output_attentions)
-        logits = self.logits(outputs).view(given.shape[:2])
+        logits = self.logits(outputs, None).view(given.shape[:2])
         loss = None if labels is None else self.loss(logits, labels)
         return HeadOutputs(loss, logits, outputs.hidden_states, outputs.attentions)
 
@@ -165,7 +239,7 @@ class BertForTokenClassification(Classifier):
     def __init__(self, config: BertConfig):
         super().__init__(config, num_outputs=config.num_labels)
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.classify(outputs.last_hidden_state)
 
 
@@ -223,6 +297,13 @@ class SentenceEncoder(Head):
 
     def save_pretrained(self, directory: str | Path) -> None:
         self.bert.save_pretrained(directory)
+
+
+def classifier_of(config: BertConfig, num_outputs: int) -> tuple[Dropout, nn.Linear]:
+    rate = config.classifier_dropout
+    classifier = nn.Linear(config.hidden_size, num_outputs)
+    init_weights(classifier, config.initializer_range)
+    return Dropout(config.hidden_dropout_prob if rate is None else rate), classifier
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -236,7 +236,7 @@ class BertLMHeadModel(LanguageModel, SimpleHead):
     def __init__(self, config: BertConfig):
         super().__init__(config.replace(is_decoder=True))
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.predict(outputs.last_hidden_state)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -250,7 +250,7 @@ class BertForNextSentencePrediction(SimpleHead):
         super().__init__(config)
         self.cls = PreTrainingHeads(config, predictions=False, next_sentence=True)
 
-    def logits(self, outputs: EncoderOutputs) -> Tensor:
+    def logits(self, outputs: EncoderOutputs, attention_mask: Tensor | None) -> Tensor:  # noqa: ARG002
         assert self.cls.seq_relationship is not None, "made with a next-sentence head"
         logits: Tensor = self.cls.seq_relationship(outputs.pooler_output)
         return logits

@@ -80,18 +80,31 @@ class Pretrained(nn.Module):
         with torch.device("meta"):  # no time spent on numbers that the checkpoint replaces
             model = cls(checkpoint.settle_tying(config))
         model.to_empty(device="cpu")
-        init_weights(model, config.initializer_range, only=lambda module: not weights.is_encoder(module))
+        model.start_fresh()
         model.load_report = checkpoint.load_into(model)
         if line := str(model.load_report):
             logger.warning(line)
         return model.eval()
+
+    def start_fresh(self) -> None:
+        """Fresh weights of all that is not the encoder, in memory that has no numbers yet."""
+        init_weights(self, self.config.initializer_range, only=lambda module: not weights.is_encoder(module))
+
+    def forget_labels(self) -> None:
+        """Fresh weights of what gives a score for each label, because the labels are others now."""
+        init_weights(self, self.config.initializer_range, only=lambda module: module == "classifier")
+
+    @property
+    def architecture(self) -> str:
+        """What config.json calls it."""
+        return type(self).__name__
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `config.json` and `model.safetensors` as Hugging Face has them, each whole or not at all.
 
         Other files of the directory, such as the tokenizer's, are left as they are.
         """
-        weights.save(self, self.config, Path(directory))
+        weights.save(self, self.config, Path(directory), architecture=self.architecture)
 
     def resize_token_embeddings(self, vocab_size: int) -> None:
         """Keep the first embeddings (and decoder weights and biases) and draw new ones as fresh weights are.

@@ -196,8 +196,8 @@ def read_tensors(directory: Path, *, allow_pickle: bool = False) -> dict[str, Te
     return tensors
 
 
-def save(network: nn.Module, config: BertConfig, directory: Path) -> None:
-    """Write `config.json` and `model.safetensors`.
+def save(network: nn.Module, config: BertConfig, directory: Path, *, architecture: str) -> None:
+    """Write `config.json`, which names the `architecture`, and `model.safetensors`.
 
     A new directory appears whole or not at all; in one that exists, each file is replaced in one go.
     """
@@ -205,7 +205,7 @@ def save(network: nn.Module, config: BertConfig, directory: Path) -> None:
     if DECODER_WEIGHT in tensors:  # an untied decoder has its bias under both names, as transformers expects
         tensors[DECODER_BIAS] = tensors[PREDICTIONS_BIAS].clone()
     facts = config.to_dict() | {
-        "architectures": [type(network).__name__],
+        "architectures": [architecture],
         "torch_dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
     }
     facts.pop("dtype", None)  # a newer name of torch_dtype, which may contradict it

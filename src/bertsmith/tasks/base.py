@@ -68,8 +68,12 @@ class Task(ABC, Generic[RowT, AnswerT]):
     """
 
     name: ClassVar[str]
-    head: ClassVar[type[Pretrained]]
+    head: type[Pretrained]
     """The class that answers: an encoder with this task's head."""
+    reads_whole_texts: ClassVar[bool] = False
+    """Whether the head makes one vector of a text, so that its pooling and depth can be chosen."""
+    own_head: str | None = None
+    """Name of the class of a user's own head."""
     outputs: ClassVar[Outputs]
     """What the head's outputs mean, and so what they cost."""
     problem_type: ClassVar[str | None] = None
@@ -98,6 +102,10 @@ class Task(ABC, Generic[RowT, AnswerT]):
     def other_files(self, *, width: int, max_length: int) -> Mapping[str, Any]:  # noqa: ARG002
         """More JSON files that others look for in a directory of such a model: path in it -> content."""
         return {}
+
+    def with_head(self, head: type[nn.Module]) -> Self:
+        """The same task with a head of one's own (`BertForSequenceClassification.own_head`)."""
+        raise UsageError(f"task = {self.name!r} takes no head ({head.__name__}); classify, multilabel and regress do")
 
     # Rows
 

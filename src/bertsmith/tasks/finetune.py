@@ -5,16 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
+from torch import nn
 
 from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.model.encoder import encoder_of
-from bertsmith.model.positions import start_positions
-from bertsmith.model.pretrained import Pretrained, init_weights
+from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.weights import read_config, resolve_model_dir
-from bertsmith.runtime import Runtime, derive_seed, detect, environment
+from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import TrainingBatches
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
@@ -24,6 +23,7 @@ from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs
 from bertsmith.tasks.scoring import Scorer, Scores
 from bertsmith.tasks.splits import Splits, read_splits
+from bertsmith.tasks.starting_model import StartingPoint, head_digest, with_own_head
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
 from bertsmith.tasks.whole_batch import WholeBatchLoss
 from bertsmith.tokenizer.encode import Tokenizer
@@ -53,7 +53,6 @@ _NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
     "literature",
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def finetune(
     train: object = None,
     validation: object = None,
     test: Mapping[str, object] | None = None,
+    head: type[nn.Module] | None = None,
     name: str | None = None,
     on_evaluation: OnEvaluation | None = None,
     console: Console | None = None,
@@ -94,6 +94,7 @@ def finetune(
             recipe's pre-training did.
         labels_dir: artifact with the code-words tables, for recipes that make their own labels.
         train, validation, test: tables in memory (DataFrame, Arrow, list) that go before the recipe's files.
+        head: class of a head of one's own (`BertForSequenceClassification.own_head`), for tasks of whole texts.
         name: what the score table calls this model.
         on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
         ranks: all processes, where there are several, each with a whole model.
@@ -108,6 +109,8 @@ def finetune(
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
     seed = recipe.seed if config.seed is None else config.seed
     task = TASKS[config.task].with_options(**config.task_options)
+    if head is not None:
+        task = with_own_head(task, head, config)
     _check_metric(config, task, task.metrics)
     directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
     tokenizer = Tokenizer.load(directory)
@@ -129,7 +132,7 @@ def finetune(
         "rows": splits.training_digest(),
         "model": model_digest(directory),
         "random_weights": {"position_init": position_init} if random_weights else None,
-    }
+    } | ({} if head is None else {"head": head_digest(head)})
     scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
     runtime = runtime or detect()
     run = _Run(
@@ -137,9 +140,7 @@ def finetune(
         dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
         task=task,
         splits=splits,
-        base=directory,
-        random_weights=random_weights,
-        position_init=position_init,
+        start=StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle),
         tokenizer=tokenizer,
         seed=seed,
         name=name or ("random weights" if random_weights else str(chosen)),
@@ -168,10 +169,7 @@ class _Run:
     dir: RunDir
     task: Task[Any, Any]
     splits: Splits
-    base: Path
-    random_weights: bool
-    position_init: str
-    """Of random weights."""
+    start: StartingPoint
     tokenizer: Tokenizer
     seed: int
     name: str
@@ -196,7 +194,7 @@ class _Run:
             self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
-        model = self._make_model(allow_pickle=recipe.runtime.allow_pickle).to(self.runtime.device)
+        model = self.start.model(task, splits.labels, config).to(self.runtime.device)
         freeze([model], config.freeze)
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
@@ -251,7 +249,7 @@ class _Run:
             splits=self.splits,
             metric=self.metric,
             name=self.name,
-            baselines=() if self.random_weights else self.config.baselines,
+            baselines=() if self.start.random_weights else self.config.baselines,
             seed=self.seed,
             encode=self._encode,
             outputs=self._outputs,
@@ -317,29 +315,6 @@ class _Run:
                 f"({features.truncation_share:.1%} of all tokens{unanswered})"
             )
         return features
-
-    def _make_model(self, *, allow_pickle: bool) -> Pretrained:
-        """The encoder of the base model with a head for these labels; seeded, so that a fresh head is the same again.
-
-        A head that the base model already has is kept only if it was trained for just these labels in this order.
-        """
-        labels = self.splits.labels
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("head", self.seed))
-            base_config = read_config(self.base)
-            dropout = self.config.dropout
-            overrides: dict[str, Any] = {"problem_type": self.task.problem_type}
-            overrides |= {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
-            if self.random_weights:
-                model = self.task.head(base_config.with_labels(labels).replace(**overrides))
-                start_positions(model, self.position_init)
-                return model
-            model = self.task.head.from_pretrained(
-                self.base, labels=labels, overrides=overrides, allow_pickle=allow_pickle
-            )
-            if self.task.outputs_are_classes and base_config.labels != labels:
-                init_weights(model, base_config.initializer_range, only=lambda module: module == "classifier")
-            return model
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertsmith.config import LabelledConfig
+from bertsmith.model.config import PLAIN_HEAD
 from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
@@ -59,7 +60,7 @@ class LabelledRows:
         check_max_length(self.config.max_length, model.config, "of this pre-training")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("head", self.seed))
-            head = BertForSequenceClassification(model.config.with_labels(self.splits.labels))
+            head = BertForSequenceClassification(model.config.replace(**PLAIN_HEAD).with_labels(self.splits.labels))
         head.bert = model.bert
         return head.to(self.runtime.device)
 

@@ -66,13 +66,20 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, name: str | Path, *, task: str | None = None, max_length: int | None = None, runtime: Runtime | None = None
+        cls,
+        name: str | Path,
+        *,
+        task: str | None = None,
+        max_length: int | None = None,
+        head: type[nn.Module] | None = None,
+        runtime: Runtime | None = None,
     ) -> "Predictor":
         """Load a model directory, a run (its best model), RUN/last, or a hub name.
 
         Args:
             task: a name of `TASKS`; by default what bertsmith.json says, else the architecture of config.json.
             max_length: by default what it was fine-tuned with, else as many as the model has positions.
+            head: the class that it was fine-tuned with, where it has a head of its own.
             runtime: by default this machine's best device, in float32.
 
         Raises `CheckpointError` for a directory that holds no trained classifier or tagger.
@@ -84,6 +91,8 @@ class Predictor:
             columns = Columns.of_card(card.get("columns", {}))
         except (TypeError, AttributeError) as error:
             raise CheckpointError(f"{directory / 'bertsmith.json'} is not as bertsmith writes it: {error}") from error
+        if head is not None:
+            chosen = chosen.with_head(head)
         tokenizer = Tokenizer.load(directory)
         check_tokenizer(tokenizer, config, directory)
         longest = min(config.max_position_embeddings, tokenizer.model_max_length)
