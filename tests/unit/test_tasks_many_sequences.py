@@ -59,6 +59,20 @@ def test_some_examples_of_a_batch_are_those(groups, data):
     assert (some.num_tokens, some.counts, some.example_ids) == (alone.num_tokens, alone.counts, alone.example_ids)
 
 
+@given(groups=groups_of_ids, data=st.data())
+def test_the_batch_by_which_memory_is_measured_is_as_large_as_any(groups, data):
+    """Many short choices in one example, few long ones in another: rows and tokens of a micro-batch are both bounded."""
+    batches = TrainingBatches(features(groups), objective="choose", pad_id=0, batch_size=4, seed=1)
+    chosen = data.draw(st.lists(st.integers(0, len(groups) - 1), min_size=1, max_size=6, unique=True))
+    other = assemble(batches.features, np.array(chosen), objective="choose", pad_id=0)
+    largest = batches.longest(len(chosen))
+    assert largest.counts == other.counts
+    assert largest.input_ids.shape[0] >= other.input_ids.shape[0]
+    assert largest.input_ids.shape[1] >= other.input_ids.shape[1]
+    assert len(largest.input_ids) == sum(sorted(map(len, groups), reverse=True)[: len(chosen)]), "and no larger"
+    assert batches.longest(20).counts == {"choose": 20}
+
+
 @given(groups=groups_of_ids, batch_tokens=st.integers(1, 60), batch_size=st.integers(1, 5))
 def test_every_example_comes_once(groups, batch_tokens, batch_size):
     table = features(groups)

@@ -85,14 +85,16 @@ class TaskBatch:
         return replace(self, **moved)
 
 
-def assemble(features: Features, examples: Ints, *, objective: str, pad_id: int, also: Sequence[str] = ()) -> TaskBatch:
-    """Put `examples` into one batch, padded to the longest of their sequences.
+def assemble(
+    features: Features, examples: Ints, *, objective: str, pad_id: int, also: Sequence[str] = (), least_length: int = 0
+) -> TaskBatch:
+    """Put `examples` into one batch, padded to the longest of their sequences, or to `least_length` tokens.
 
     also: objectives besides, of as many targets.
     """
     sequences, example_of_sequence = features.sequences(examples)
     lengths = features.tokens.lengths[sequences]
-    seq = int(lengths.max())
+    seq = max(int(lengths.max()), least_length)
     source, owner = features.tokens.indices(sequences)
     input_ids = np.full((len(sequences), seq), pad_id, dtype=np.int64)
     inside = np.arange(seq) < lengths[:, None]  # (batch, seq): row-major, so it takes the tokens in their order
@@ -169,13 +171,23 @@ class TrainingBatches:
         return [self._assemble(part) for part in parts]
 
     def longest(self, num_rows: int) -> TaskBatch:
-        """So many of the longest examples, the longest of all again where there are not as many."""
-        examples = np.argsort(-self.features.lengths, kind="stable")[:num_rows]
+        """A batch that takes as much memory as any of so many examples: those of the most sequences (choices), padded
+        to the longest of all; the first of them again where there are not as many.
+        """
+        lengths, widths = self.features.lengths, self.features.widths
+        examples = np.lexsort((-lengths, -widths))[:num_rows]
         examples = np.concatenate([examples, np.repeat(examples[:1], num_rows - len(examples))])
-        return self._assemble(examples)
+        return self._assemble(examples, least_length=int(lengths.max()))
 
-    def _assemble(self, examples: Ints) -> TaskBatch:
-        return assemble(self.features, examples, objective=self.objective, also=self.also, pad_id=self.pad_id)
+    def _assemble(self, examples: Ints, *, least_length: int = 0) -> TaskBatch:
+        return assemble(
+            self.features,
+            examples,
+            objective=self.objective,
+            also=self.also,
+            pad_id=self.pad_id,
+            least_length=least_length,
+        )
 
     def distinct_tokens(self, steps: int) -> float:
         """Mean number of different tokens in each of the first updates."""
@@ -206,7 +218,7 @@ def evaluation_batches(
     The longest come first so that memory runs out at once or not at all.
     """
     order = np.argsort(-features.lengths, kind="stable")
-    widths = np.ones(len(features), dtype=np.int64) if features.starts is None else np.diff(features.starts)
+    widths = features.widths
     start = 0
     while start < len(order):
         longest = int(features.lengths[order[start]])

@@ -85,6 +85,11 @@ class Features:
         return longest if self.starts is None else np.maximum.reduceat(longest, self.starts[:-1])
 
     @property
+    def widths(self) -> Ints:
+        """(examples,) Sequences of each example: 1, or as many as a question has choices."""
+        return np.ones(len(self), dtype=np.int64) if self.starts is None else np.diff(self.starts)
+
+    @property
     def row_of_example(self) -> Ints:
         return np.arange(len(self)) if self.rows is None else self.rows
 
