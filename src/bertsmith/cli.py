@@ -186,17 +186,21 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a fine-tuned model on labelled rows, with 95 % intervals.
+    """Score a fine-tuned model on labelled rows, with 95 % intervals; under torchrun processes share the rows.
 
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
     from bertsmith.tasks.expect import expectation
     from bertsmith.tasks.predict import Predictor
+    from bertsmith.training.distributed import joined
 
     predictor = Predictor.load(model)
     columns = _columns(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
     wanted = [expectation(text, predictor.task.metrics) for text in expect or []]
-    result = bertsmith.evaluate(predictor, data, columns=columns, name=model)
+    with joined(predictor.runtime) as ranks:
+        result = bertsmith.evaluate(predictor, data, columns=columns, name=model, ranks=ranks)
+    if not ranks.is_first:
+        return
     if as_json:
         print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
     else:

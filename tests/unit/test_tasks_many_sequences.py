@@ -61,7 +61,7 @@ def test_some_examples_of_a_batch_are_those(groups, data):
 
 @given(groups=groups_of_ids, data=st.data())
 def test_the_batch_by_which_memory_is_measured_is_as_large_as_any(groups, data):
-    """Many short choices in one example, few long ones in another: rows and tokens of a micro-batch are both bounded."""
+    """Many short choices in one example, few long ones in another: both rows and tokens are as many as can be."""
     batches = TrainingBatches(features(groups), objective="choose", pad_id=0, batch_size=4, seed=1)
     chosen = data.draw(st.lists(st.integers(0, len(groups) - 1), min_size=1, max_size=6, unique=True))
     other = assemble(batches.features, np.array(chosen), objective="choose", pad_id=0)

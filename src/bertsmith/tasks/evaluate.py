@@ -16,6 +16,7 @@ from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.training.distributed import Ranks
 
 HARDEST = 10
 """Rows with the largest loss that an evaluation names."""
@@ -79,11 +80,13 @@ def evaluate(
     split: str | None = None,
     seed: int = 42,
     runtime: Runtime | None = None,
+    ranks: Ranks | None = None,
 ) -> EvaluateResult:
     """Score a model directory or run on a labelled table: a file, DataFrame, Arrow table or list.
 
     Without `columns` the table is like those that the model was fine-tuned on. `name` and `split` are what the score
-    table calls model and data. Raises `DataError` naming the line of a label that the model does not know.
+    table calls model and data; `ranks` are all processes, where several share the rows. Raises `DataError` naming the
+    line of a label that the model does not know.
     """
     started = time.monotonic()
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
@@ -93,7 +96,7 @@ def evaluate(
     task.check(rows, labels, where=where)
     features = predictor.encode(rows, labelled=True)
     outputs = compute_outputs(
-        predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime
+        predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime, ranks=ranks
     )
     scored = score_outputs(task, rows, features, outputs, labels)
     table = score_table(

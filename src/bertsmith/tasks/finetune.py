@@ -317,7 +317,7 @@ class _Run:
         return features
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
-        outputs = self._outputs(model, features)
+        outputs = self._outputs(model, features, ranks=self.ranks)
         scored = score_outputs(self.task, self.splits.validation, features, outputs, self.splits.labels)
         return Evaluation(
             loss=scored.loss,
@@ -329,8 +329,9 @@ class _Run:
             | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items},
         )
 
-    def _outputs(self, model: Pretrained, features: Features) -> Floats:
-        return compute_outputs(model, features, self.task, pad_id=self.tokenizer.pad_id, runtime=self.runtime)
+    def _outputs(self, model: Pretrained, features: Features, *, ranks: Ranks | None = None) -> Floats:
+        pad_id, runtime = self.tokenizer.pad_id, self.runtime
+        return compute_outputs(model, features, self.task, pad_id=pad_id, runtime=runtime, ranks=ranks)
 
     def _keep(self, model: Pretrained, step: int, evaluation: Evaluation) -> None:
         """After each evaluation: the best weights so far, and the table."""

@@ -35,6 +35,7 @@ from bertsmith.tasks.regress import Regress
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tasks.tag import Tag
 from bertsmith.tokenizer.encode import Tokenizer
+from bertsmith.training.distributed import Ranks
 
 TASKS: dict[str, Task[Any, Any]] = {
     task.name: task for task in (Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer(), Embed())
@@ -191,23 +192,41 @@ def compute_outputs(
     pad_id: int,
     runtime: Runtime,
     batch_tokens: int | None = None,
+    ranks: Ranks | None = None,
 ) -> Floats:
-    """What the head says at every item, (all items, labels), in the order of the rows; the mode is put back."""
+    """What the head says at every item, (all items, labels), in the order of the rows; the mode is put back.
+
+    ranks: where there are several and all of them call this, each reads every so-manieth batch, and all get the whole.
+    The batches are those of one process, so the answers are too.
+    """
     batch_tokens = batch_tokens or BATCH_TOKENS.get(runtime.device.type, 4096)
     batches = evaluation_batches(features, objective=task.name, pad_id=pad_id, batch_tokens=batch_tokens)
+    rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     outputs: Floats | None = None
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), runtime.autocast():
-            for examples, batch in batches:
+            for examples, batch in islice(batches, rank, None, size):
                 found = task.item_outputs(model, batch.to(runtime.device)).float().cpu().numpy()
                 if outputs is None:
                     outputs = np.zeros((len(features.items.values), found.shape[-1]), dtype=np.float32)
                 outputs[features.items.indices(features.sequences(examples)[0])[0]] = found
     finally:
         model.train(was_training)
+    if ranks is not None and not ranks.is_alone:
+        return _together(outputs, len(features.items.values), ranks, runtime)
     return np.zeros((0, 1), dtype=np.float32) if outputs is None else outputs
+
+
+def _together(mine: Floats | None, num_items: int, ranks: Ranks, runtime: Runtime) -> Floats:
+    """The sum of what ranks have, each of them 0 where another one's answers stand; None of one that had no batch."""
+    num_outputs = max(ranks.gather(0 if mine is None else mine.shape[1]))
+    table = torch.zeros(num_items, num_outputs) if mine is None else torch.from_numpy(mine)
+    table = table.to(runtime.device)
+    ranks.sum_later(table)()
+    found: Floats = table.cpu().numpy()
+    return found
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:
