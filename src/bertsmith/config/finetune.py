@@ -60,8 +60,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
     classifier_dropout: Rate | None = None
     """Before the head's layers; default: as the model has, which is most often that of hidden states."""
     head_layers: Annotated[int, Field(ge=0, le=8)] | None = None
-    """classify, multilabel, regress: hidden layers between that vector and the outputs; default: as the model has, usually
-    none."""
+    """classify, multilabel, regress: hidden layers between that vector and the outputs; default: as the model has, which
+    is usually none."""
     head_activation: Literal["gelu", "tanh", "relu"] | None = None
     """What follows each of them; default: as the model has; usually gelu."""
     lazy_embeddings: Literal["auto", "on", "off"] = "auto"
