@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bertsmith.config import Recipe, parse_recipe
 from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForPreTraining
 from bertsmith.runtime import Runtime
+from bertsmith.tasks.partition import held_out
 from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer, make_backend
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32, threads=torch.get_num_threads())
@@ -157,6 +159,15 @@ def recipe(**finetune: Any) -> Recipe:
         "epochs": 2,
     }
     return parse_recipe({"name": "tiny", "finetune": settings | finetune})
+
+
+def split_rows(rows: Sequence[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
+    """The rows to train on, and those held out."""
+    chosen = set(held_out(rows, share, seed))
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for number, row in enumerate(rows):
+        parts[number in chosen].append(row)
+    return parts
 
 
 def quiet() -> Console:

@@ -39,7 +39,7 @@ from bertsmith.tasks.fill import MaskFiller, in_words
 from bertsmith.tasks.finetune import FinetuneResult, finetune
 from bertsmith.tasks.labelled import LabelledRows
 from bertsmith.tasks.predict import TASKS
-from bertsmith.tasks.records import find_data_file
+from bertsmith.tasks.row_sources import check_files
 from bertsmith.tokenizer import train as tokenizers
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.distributed import joined
@@ -142,9 +142,9 @@ class Chain:
         if recipe.pretrain is not None and recipe.pretrain.init is None:
             preset((recipe.model or ModelConfig()).preset, recipe.model.overrides if recipe.model else {})
         if recipe.pretrain is not None and recipe.pretrain.labelled is not None and "pretrain" in stages:
-            for file in (recipe.pretrain.labelled.train, recipe.pretrain.labelled.validation):
-                if file:
-                    find_data_file(file)
+            for rows in (recipe.pretrain.labelled.train, recipe.pretrain.labelled.validation):
+                if rows:
+                    check_files(rows)
         if config is not None and "finetune" in stages:
             if not config.train and config.code_words is None and self.tables.train is None:
                 raise UsageError("finetune: needs train = FILE or [finetune.code_words]")
@@ -152,9 +152,9 @@ class Chain:
             if config.metric is not None and config.metric not in metrics:
                 raise UsageError(f"finetune.metric: {config.metric!r} is not one of {', '.join(metrics)}")
             if config.code_words is None and self.tables.train is None:
-                for file in (config.train, config.validation, config.label_names, *config.test.values()):
-                    if file:
-                        find_data_file(file)
+                for rows in (config.train, config.validation, config.label_names, *config.test.values()):
+                    if rows:
+                        check_files(rows)
 
     def _corpus(self) -> None:
         config = self.recipe.corpus

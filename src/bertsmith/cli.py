@@ -20,6 +20,7 @@ import typer
 
 import bertsmith
 from bertsmith.commands import corpus, data, examples, plan, tokenizer
+from bertsmith.commands.folds import cross_validate
 from bertsmith.commands.options import (
     AllowPickle,
     AsJson,
@@ -115,6 +116,9 @@ def pretrain(
 def finetune(
     recipe: RecipePath,
     overrides: Overrides = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Cross-validate: so many models, each scored on rows it has not seen.")
+    ] = None,
     runs: RunsFolder = Path("runs"),
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
@@ -123,9 +127,11 @@ def finetune(
 
     Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
     """
-    result = bertsmith.finetune(
-        read_recipe(recipe, overrides, allow_pickle), runs=runs, console=console_for(as_json), command=same_command()
-    )
+    chosen = read_recipe(recipe, overrides, allow_pickle)
+    if folds is not None:
+        cross_validate(chosen, folds, runs=runs, as_json=as_json)
+        return
+    result = bertsmith.finetune(chosen, runs=runs, console=console_for(as_json), command=same_command())
     if as_json:
         print_json(result.to_dict())
 

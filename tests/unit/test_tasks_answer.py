@@ -19,9 +19,8 @@ from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor
 from bertsmith.tasks.question_tables import read_question_rows
 from bertsmith.tasks.rows import QuestionRow
-from bertsmith.tasks.tables import split_rows
 from bertsmith.tokenizer.encode import Tokenizer
-from finetune_case import CPU, question_rows, quiet, recipe, write_tiny_model
+from finetune_case import CPU, question_rows, quiet, recipe, split_rows, write_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from bertsmith.tasks.choose import Choose
 from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor
-from bertsmith.tasks.tables import split_rows
-from finetune_case import CPU, choice_rows, quiet, recipe, write_tiny_model
+from finetune_case import CPU, choice_rows, quiet, recipe, split_rows, write_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor
 from bertsmith.tasks.regress import Regress
-from bertsmith.tasks.tables import read_rated_rows, split_rows
-from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
+from bertsmith.tasks.tables import read_rated_rows
+from finetune_case import CPU, quiet, recipe, split_rows, text_rows, write_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bertsmith.errors import DataError, UsageError
+from bertsmith.errors import DataError
 from bertsmith.tasks.records import find_data_file
 from bertsmith.tasks.rows import TaggedRow, TextRow
 from bertsmith.tasks.tables import (
@@ -18,7 +16,6 @@ from bertsmith.tasks.tables import (
     read_label_names,
     read_tagged_rows,
     read_text_rows,
-    split_rows,
 )
 
 RECORDS = [{"text": 'a "quoted" text', "label": "yes"}, {"text": "文本，二", "label": "no"}]
@@ -153,37 +150,6 @@ def test_unknown_labels_are_named_with_their_line(tmp_path: Path) -> None:
     check_labels(rows, ("O", "X", "Y"))
     with pytest.raises(DataError, match=r"rows\.conll:5: unknown label 'Y'.*O, X"):
         check_labels(rows, ("O", "X"), where=path)
-
-
-@given(
-    labels=st.lists(st.sampled_from("aabc"), min_size=2, max_size=200),
-    share=st.floats(0.01, 0.99),
-    seed=st.integers(0, 5),
-)
-def test_split_is_stratified_to_within_one_row(labels: list[str], share: float, seed: int) -> None:
-    rows = [TextRow(f"text {number}", label, number) for number, label in enumerate(labels)]
-    train, validation = split_rows(rows, share, seed)
-    assert sorted([*train, *validation], key=lambda row: row.line) == rows
-    wanted = min(max(round(len(rows) * share), 1), len(rows) - 1)
-    assert len(validation) == wanted
-    for label in set(labels):
-        taken = sum(row.label == label for row in validation)
-        assert abs(taken - labels.count(label) * wanted / len(rows)) <= 1
-
-
-def test_split_depends_on_seed_and_content_not_on_order() -> None:
-    rows = [TextRow(f"text {number}", "ab"[number % 2], number) for number in range(100)]
-    first = split_rows(rows, 0.2, 1)
-    assert first == split_rows(rows, 0.2, 1)
-    assert first != split_rows(rows, 0.2, 2)
-    backwards = split_rows(rows[::-1], 0.2, 1)
-    assert {row.text for row in backwards[1]} == {row.text for row in first[1]}
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
-def test_split_refuses_shares_that_leave_nothing(share: float) -> None:
-    with pytest.raises(UsageError, match="more than 0 and less than 1"):
-        split_rows([TextRow("a", "x", 1), TextRow("b", "y", 2)], share, 1)
 
 
 def test_files_are_looked_up_in_the_data_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

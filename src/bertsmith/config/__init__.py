@@ -4,7 +4,7 @@ from bertsmith.config.finetune import CodeWords, FinetuneConfig
 from bertsmith.config.optimizer import OptimizerConfig, ScheduleConfig
 from bertsmith.config.recipe import STAGES, Recipe, RuntimeConfig, load_recipe, parse_recipe, recipe_toml
 from bertsmith.config.section import Column
-from bertsmith.config.table import LabelledConfig, TableConfig
+from bertsmith.config.table import LabelledConfig, Rows, RowSource, TableConfig
 from bertsmith.config.text import (
     CleanConfig,
     CorpusConfig,
@@ -36,6 +36,8 @@ __all__ = [
     "OptimizerConfig",
     "PretrainConfig",
     "Recipe",
+    "RowSource",
+    "Rows",
     "RuntimeConfig",
     "ScheduleConfig",
     "Script",

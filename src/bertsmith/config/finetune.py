@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bertsmith.config.section import Positive, Section
-from bertsmith.config.table import TableConfig
+from bertsmith.config.section import Positive, Section, Share
+from bertsmith.config.table import Rows, TableConfig
 from bertsmith.config.training import LoopConfig
 
 
@@ -31,10 +31,12 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
     """Make the labelled data from the recipe's own corpus instead of reading files."""
-    test: dict[str, str] = {}
-    """Name -> file of labelled rows on which the best checkpoint is scored at the end."""
+    test: dict[str, Rows] = {}
+    """Name -> labelled rows, named as those of `train`, on which the best checkpoint is scored at the end."""
+    test_share: Share = 0.0
+    """Without test files: the share of all rows split off first, as split "test", stratified by label. 0: none."""
     stride: Annotated[int, Field(ge=0)] = 128
-    """answer: tokens that neighbouring windows of a long text share."""
+    """answer, and with `windows`: tokens that neighbouring windows of a long text share."""
     no_answer: bool = False
     """answer: a text may hold no answer to a question (as in SQuAD 2)."""
     pooling: Literal["mean", "cls", "max", "first-last"] | None = None
@@ -58,10 +60,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
     attention_dropout: Rate | None = None
     """Of attention alone; goes before `dropout`."""
     classifier_dropout: Rate | None = None
-    """Before the head's layers; default: as the model has, which is most often that of hidden states."""
+    """Before the head's layers; default: as the model has, which is mostly that of hidden states."""
     head_layers: Annotated[int, Field(ge=0, le=8)] | None = None
-    """classify, multilabel, regress: hidden layers between that vector and the outputs; default: as the model has, which
-    is usually none."""
+    """classify, multilabel, regress: hidden layers between that vector and the outputs; default: as the model has,
+    which is usually none."""
     head_activation: Literal["gelu", "tanh", "relu"] | None = None
     """What follows each of them; default: as the model has; usually gelu."""
     lazy_embeddings: Literal["auto", "on", "off"] = "auto"
@@ -116,6 +118,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
             tasks = (*_TASKS_OF_WHOLE_TEXTS, *(["embed"] if key == "pooling" else []))
             if getattr(self, key) is not None and self.task not in tasks:
                 raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(tasks)}")
+        if self.test and self.test_share:
+            raise ValueError("has test files and test_share, by which one would be split off; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "tuple[")))
+        key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "tuple[", "rows:")))
         message = str(first["msg"]).removeprefix("Value error, ")
         given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
         raise RecipeError(f"{where}: {key + ': ' if key else ''}{message}{given}") from error
@@ -151,13 +151,16 @@ def _refuse_unknown_keys(raw: Mapping[str, Any], section: type[BaseModel], *, pr
             near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
             hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(section.model_fields)}"
             raise RecipeError(f"{where}: unknown key {prefix + key!r}; {hint}")
-        inner = _section_of(section.model_fields[key].annotation)
+        annotation = section.model_fields[key].annotation
+        inner = _section_of(annotation)
         if inner is None:
             continue
-        for number, item in enumerate(value if isinstance(value, list) else [value]):
+        listed = {f"{key}[{number}]": item for number, item in enumerate(value)} if isinstance(value, list) else {}
+        if typing.get_origin(annotation) is dict and isinstance(value, Mapping):
+            listed = {f"{key}.{name}": item for name, item in value.items()}
+        for place, item in (listed or {key: value}).items():
             if isinstance(item, Mapping):
-                place = f"{prefix}{key}[{number}]." if isinstance(value, list) else f"{prefix}{key}."
-                _refuse_unknown_keys(item, inner, prefix=place, where=where)
+                _refuse_unknown_keys(item, inner, prefix=f"{prefix}{place}.", where=where)
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

@@ -1,21 +1,73 @@
 """Sections on tables: labelled rows in files, and what their columns are."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from bertsmith.config.section import Column, Positive, Section, Share
+from bertsmith.config.section import Column, Positive, Section, Share, refuse_passwords
+
+
+class RowSource(Section):
+    """Labelled rows that lie in no file of this machine: those of a query, or of a dataset of the hub."""
+
+    kind: Literal["sql", "hub"]
+    """The rows of a database query, or a dataset of the hub."""
+    url: str = ""
+    """sql: the database, as SQLAlchemy writes it: sqlite:///FILE, postgresql://USER:${NAME}@HOST/DATABASE. ${NAME} is
+    an environment variable, read when connecting; a password in plain text is refused, since recipes are kept."""
+    query: str = ""
+    """sql: the query whose rows these are; order it (ORDER BY), since errors name a row by its number."""
+    dataset: str = ""
+    """hub: OWNER/NAME of a dataset, or OWNER/NAME@REVISION."""
+    paths: tuple[str, ...] = ()
+    """hub: which of the dataset's files, such as `data/train-*.parquet`; default: every Parquet file, or every file of
+    the first kind there is."""
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_password(cls, value: str) -> str:
+        refuse_passwords([value])
+        return value
+
+    @model_validator(mode="after")
+    def _names_its_rows(self) -> "RowSource":
+        own = {"sql": ("url", "query"), "hub": ("dataset", "paths")}
+        if missing := [key for key in own[self.kind] if key != "paths" and not getattr(self, key)]:
+            raise ValueError(f"rows of kind {self.kind!r} need {' and '.join(missing)}")
+        others = [key for kind, keys in own.items() if kind != self.kind for key in keys if getattr(self, key)]
+        if others:
+            raise ValueError(f"rows of kind {self.kind!r} take no {others[0]}")
+        return self
+
+
+def _form(value: Any) -> str:
+    """Of rows in a recipe, so that an error is of the form that was meant."""
+    if isinstance(value, str):
+        return "rows:file"
+    return "rows:files" if isinstance(value, list | tuple) else "rows:source"
+
+
+Rows = Annotated[
+    Annotated[str, Tag("rows:file")]
+    | Annotated[tuple[str, ...], Tag("rows:files"), Field(min_length=1)]
+    | Annotated[RowSource, Tag("rows:source")],
+    Discriminator(_form),
+]
+"""Where labelled rows are: a file or glob, several of these, or what is no file."""
 
 
 class TableConfig(Section):
     """Labelled rows in files."""
 
-    train: str = ""
-    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder."""
-    validation: str | None = None
-    """File of labelled rows by which the best checkpoint is chosen."""
+    train: Rows = ""
+    """File of labelled rows: .tsv, .csv, .jsonl or CoNLL; looked up in the current folder, then in each data folder.
+    Several as a list, globs and fsspec URLs too, plain or .gz, .bz2, .xz, .zst; or a table: a query, a dataset."""
+    validation: Rows | None = None
+    """Labelled rows by which the best checkpoint is chosen, named as those of `train`."""
     validation_share: Share = 0.1
     """Without a validation file: the share of training rows split off for it, stratified by label."""
+    group_column: Column | None = None
+    """Rows that have the same value here are never parted by a split that is made: one author, one patient."""
     header: bool = True
     """False: the first line of a .tsv or .csv is a row, and columns are numbers from 0."""
     text_column: Column = "text"
@@ -45,9 +97,9 @@ class TableConfig(Section):
 class LabelledConfig(TableConfig):
     """Labelled texts for the objective `label`."""
 
-    train: str
-    """File of labelled rows: .tsv, .csv or .jsonl; looked up in the current folder, then in each data folder."""
-    validation: str | None = None
-    """File of labelled rows by which it is measured."""
+    train: Rows
+    """Labelled rows: .tsv, .csv or .jsonl, named as those of [finetune] are."""
+    validation: Rows | None = None
+    """Labelled rows by which it is measured, named in the same way."""
     batch_size: Positive = 16
     """Labelled rows in an update, beside its other examples."""

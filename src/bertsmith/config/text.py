@@ -1,18 +1,14 @@
 """Sections on text: where files come from, documents, vocabulary, examples."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bertsmith.config.section import Column, Positive, Section, Share
+from bertsmith.config.section import Column, Positive, Section, Share, refuse_passwords
 
 Script = Literal[
     "latin", "han", "hiragana", "katakana", "hangul", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "thai"
 ]
-
-_PASSWORD = re.compile(r"^[\w+.-]+://[^/@:]*:(?!\d+/)([^@]+)@|[?&]\w*password=([^&]*)", re.IGNORECASE)
-_VARIABLES = re.compile(r"(\$\{\w+\})*")
 
 
 class Download(Section):
@@ -76,13 +72,7 @@ class Source(Section):
     @field_validator("url", "paths")
     @classmethod
     def _holds_no_password(cls, value: Any) -> Any:
-        for url in (value,) if isinstance(value, str) else value:
-            for found in _PASSWORD.finditer(url):
-                if not _VARIABLES.fullmatch(found[1] or found[2]):
-                    raise ValueError(
-                        "holds a password, which would be written to recipe.toml and manifests; put it in an "
-                        "environment variable, and ${NAME} in its place (sql), or in the storage's own settings"
-                    )
+        refuse_passwords((value,) if isinstance(value, str) else value)
         return value
 
 

@@ -165,6 +165,16 @@ class _ZstdReader(io.RawIOBase):
         super().close()
 
 
+def is_url(name: str) -> bool:
+    """Whether a file's name is one for `fsspec`."""
+    return _URL.match(name) is not None
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a file's name may stand for several."""
+    return _GLOB.search(name) is not None
+
+
 def find_files(patterns: Sequence[str], roots: Sequence[Path] | None = None) -> list[SourceFile]:
     """Files that match `patterns` (files, folders, globs, URLs of these), each once, in order.
 

@@ -1,8 +1,9 @@
 """Documents in a database: the rows of a query, streamed by a server-side cursor."""
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bertsmith.config import Source
@@ -28,26 +29,42 @@ def read_query(source: Source, counts: Counter[str]) -> Iterator[RawDocument]:
     A document's id is its row's number: order the query (ORDER BY), or ids and with them the split may change. Raises
     `DataError` for a database that cannot be reached and for a query that fails, at its start or in the middle.
     """
-    sqlalchemy = _sqlalchemy()
     if not source.query:
         raise DataError('a source of kind "sql" has no query; give query = "SELECT ..."')
     name = shown_url(source.url)
-    engine = _engine(source.url, name)
-    number = 0
+    with opened_query(source.url, source.query) as (names, rows):
+        column = _column(names, source.text_field, name)
+        for number, row in rows:
+            document = _document(row[column], source, counts, number, name)
+            if document is not None:
+                yield document
+
+
+@contextlib.contextmanager
+def opened_query(url: str, query: str) -> Iterator[tuple[list[str], Iterator[tuple[int, Sequence[Any]]]]]:
+    """Names of a query's columns, and its rows, numbered from 1, streamed; nothing is ever committed.
+
+    Raises `DataError` for a database that cannot be reached and for a query that fails, while they are read too.
+    """
+    sqlalchemy = _sqlalchemy()
+    name = shown_url(url)
+    engine = _engine(url, name)
+    read = 0
+
+    def numbered(rows: Any) -> Iterator[tuple[int, Sequence[Any]]]:
+        nonlocal read
+        for rows_at_once in rows.partitions(_ROWS_AT_ONCE):
+            for row in rows_at_once:
+                read += 1
+                yield read, row
+
     try:
         with _connection(engine, name) as connection:
             options = {"stream_results": True, "no_parameters": True}  # the latter: % and : stand for themselves
-            rows = connection.execution_options(**options).exec_driver_sql(source.query).yield_per(_ROWS_AT_ONCE)
-            column = _column(list(rows.keys()), source.text_field, name)
-            for rows_at_once in rows.partitions(_ROWS_AT_ONCE):
-                for number, row in enumerate(rows_at_once, number + 1):  # noqa: B020  (goes on where it was)
-                    document = _document(row[column], source, counts, number, name)
-                    if document is not None:
-                        yield document
+            rows = connection.execution_options(**options).exec_driver_sql(query).yield_per(_ROWS_AT_ONCE)
+            yield list(rows.keys()), numbered(rows)
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
-        place = (
-            f"at one of rows {number + 1:,} to {number + _ROWS_AT_ONCE:,}" if number else "before its first rows came"
-        )
+        place = f"at one of rows {read + 1:,} to {read + _ROWS_AT_ONCE:,}" if read else "before its first rows came"
         raise DataError(f"{name}: the query failed {place}: {_reason(error)}") from error
     finally:
         engine.dispose()

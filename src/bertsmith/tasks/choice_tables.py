@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.records import Column, Place, collect, find_data_file, read_records, read_text
+from bertsmith.tasks.records import Column, Place, collect, located, read_records, read_text, suffix_of
 from bertsmith.tasks.rows import ChoiceRow
 
 
@@ -29,8 +29,8 @@ def read_choice_rows(
     The question may be left out of the table; `label` is the right choice's number from 0, its letter from A, or its
     text. In JSON, `line` is the question's number in the file, from 1.
     """
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
-        path = find_data_file(source)
+    if isinstance(source, str | Path) and suffix_of(source) == ".json":
+        path = located(source)
         place = Place(path)
         return collect(
             enumerate(_dream(path), start=1),
@@ -94,7 +94,7 @@ def _number(label: object, choices: Sequence[str], place: Place, line: int) -> i
     return number
 
 
-def _dream(path: Path) -> Iterator[tuple[Any, Any, Any, Any]]:
+def _dream(path: str | Path) -> Iterator[tuple[Any, Any, Any, Any]]:
     try:
         entries = json.loads(read_text(path))
     except ValueError as error:

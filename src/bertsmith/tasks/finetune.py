@@ -80,6 +80,7 @@ def finetune(
     validation: object = None,
     test: Mapping[str, object] | None = None,
     head: type[nn.Module] | None = None,
+    splits: Splits | None = None,
     name: str | None = None,
     on_evaluation: OnEvaluation | None = None,
     console: Console | None = None,
@@ -95,6 +96,7 @@ def finetune(
         labels_dir: artifact with the code-words tables, for recipes that make their own labels.
         train, validation, test: tables in memory (DataFrame, Arrow, list) that go before the recipe's files.
         head: class of a head of one's own (`BertForSequenceClassification.own_head`), for tasks of whole texts.
+        splits: rows that are read and split already, in place of tables and of the recipe's files.
         name: what the score table calls this model.
         on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
         ranks: all processes, where there are several, each with a whole model.
@@ -123,7 +125,17 @@ def finetune(
         columns, test = Columns(), {"test": labels_dir / "test.conll"}
         train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
     test = config.test if test is None else test
-    splits = read_splits(config, task, seed=seed, train=train, validation=validation, test=test, columns=columns)
+    if splits is None:
+        splits = read_splits(
+            config,
+            task,
+            seed=seed,
+            train=train,
+            validation=validation,
+            test=test,
+            test_share=config.test_share,
+            columns=columns,
+        )
     _check_metric(config, task, task.metrics_of(splits.validation))
     position_init = (recipe.model or ModelConfig()).position_init
     made_from = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.records import Column, Place, find_data_file, read_records, read_text
+from bertsmith.tasks.records import Column, Place, located, read_records, read_text, suffix_of
 from bertsmith.tasks.rows import QuestionRow
 
 _log = logging.getLogger("bertsmith.tasks")
@@ -38,8 +38,8 @@ def read_question_rows(
     cannot be learned from. Raises `DataError` naming the first ten questions of which no answer is in the text, or that
     have none where there must be one.
     """
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
-        path = find_data_file(source)
+    if isinstance(source, str | Path) and suffix_of(source) == ".json":
+        path = located(source)
         place, rows = Place(path), list(_squad(path))
     else:
         records = read_records(source, header=header, columns=(question_column, text_column, answers_column))
@@ -116,7 +116,7 @@ def _numbers(rows: Sequence[QuestionRow]) -> str:
     return f"number {named}" + (f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else "")
 
 
-def _squad(path: Path) -> Iterator[QuestionRow]:
+def _squad(path: str | Path) -> Iterator[QuestionRow]:
     try:
         found = json.loads(read_text(path))
     except ValueError as error:
@@ -139,7 +139,7 @@ def _squad(path: Path) -> Iterator[QuestionRow]:
                 yield QuestionRow(question, text, answers, number, str(asked.get("id", "")), source)
 
 
-def _list(holder: object, key: str, path: Path) -> list[dict[str, Any]]:
+def _list(holder: object, key: str, path: str | Path) -> list[dict[str, Any]]:
     found = holder.get(key) if isinstance(holder, dict) else None
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise DataError(f"no list {key!r} where there should be one; {_LAYOUT}", path=path)

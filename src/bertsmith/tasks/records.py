@@ -1,7 +1,8 @@
-"""Any labelled source as numbered records: a file, a DataFrame, an Arrow table or a list.
+"""Any labelled source as numbered records: a file, here or at a URL, a DataFrame, an Arrow table or a list.
 
-A record is a line number (from 1; for tables in memory, the row number) and its fields by column. Files are read as
-UTF-8 and nothing else: a byte that is not is an error with its line, never a replacement character.
+A record is a line number (from 1; for tables in memory, the row number) and its fields by column. Files, plain or
+compressed, are read as UTF-8 and nothing else: a byte that is not is an error with its line, never a replacement
+character.
 """
 
 import csv
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bertsmith.corpus.files import UNREADABLE, SourceFile, find_files, is_url
 from bertsmith.errors import DataError
 from bertsmith.runtime import data_roots
 
@@ -31,14 +33,18 @@ _NAMED = 10
 class Place:
     """Where rows come from, so that an error can say it."""
 
-    path: Path | None = None
+    path: Path | str | None = None
+    """A file, or its URL."""
+    name: str = ""
+    """Of what is no file: a query."""
 
     def error(self, message: str, line: int | None = None) -> DataError:
+        name = f"{self.name}: " if self.name else ""
         if self.path is None and line is not None:
-            found = DataError(f"row {line}: {message}")
+            found = DataError(f"{name}row {line}: {message}")
             found.line = line
             return found
-        return DataError(message, path=self.path, line=line)
+        return DataError(name + message, path=self.path, line=line)
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,27 @@ class Records:
             yield from ((line, None) for line, _ in self.rows)
             return
         position = self._position(column)
+        found: list[tuple[int, object]] = []
+        wrong: list[DataError] = []
         for line, fields in self.rows:
-            if isinstance(fields, Mapping):
-                if column in fields:
-                    yield line, fields[str(column)]
-                    continue
-            elif position is not None and position < len(fields):
-                yield line, fields[position]
-                continue
-            if not optional:
-                raise self._missing(column, fields, line)
-            yield line, None
+            value: object = None
+            if isinstance(fields, Mapping) and column in fields:
+                value = fields[str(column)]
+            elif not isinstance(fields, Mapping) and position is not None and position < len(fields):
+                value = fields[position]
+            elif not optional:
+                wrong.append(self._missing(column, fields, line))
+            found.append((line, value))
+        if wrong:
+            raise together(wrong)
+        yield from found
+
+    def has(self, column: Column) -> bool:
+        """Whether its rows, or the first of them, have such a column."""
+        if self.columns is not None:
+            return column in self.columns
+        first = self.rows[0][1] if self.rows else ()
+        return column in first if isinstance(first, Mapping) else isinstance(column, int) and column < len(first)
 
     def _missing(self, column: Column, fields: Sequence[object] | Mapping[str, object], line: int) -> DataError:
         if isinstance(fields, Mapping):
@@ -119,6 +135,11 @@ def together(wrong: Sequence[DataError]) -> DataError:
     return DataError(f"{first} (wrong rows besides: {named}{more})")
 
 
+def located(name: str | Path) -> str | Path:
+    """A URL as it is, or the file that is meant; raises `DataError` where there is none."""
+    return name if is_url(str(name)) else find_data_file(name)
+
+
 def find_data_file(path: str | Path) -> Path:
     """The file as it is named, or below the first data folder that has it.
 
@@ -136,12 +157,24 @@ def find_data_file(path: str | Path) -> Path:
     raise DataError(f"file {path} does not exist (looked at {looked}); give an existing file or set BERTSMITH_DATA")
 
 
-def read_text(path: Path) -> str:
-    """A file as text, without a byte order mark; raises `DataError` where it is not UTF-8, empty or unreadable."""
+def suffix_of(source: str | Path) -> str:
+    """What says how a file is read, in lower case: `.tsv` of `rows.tsv.gz`."""
+    return SourceFile(str(source), "", 0).suffix
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file, here or at a URL, decompressed; raises `DataError` where it cannot be read."""
+    file = find_files([str(path)])[0] if is_url(str(path)) else SourceFile(str(path), "", 0)
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+        with file.open_content() as content:
+            return content.read()
+    except UNREADABLE as error:
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path=path) from error
+
+
+def read_text(path: str | Path) -> str:
+    """The same as text, without a byte order mark; raises `DataError` where it is not UTF-8, empty or unreadable."""
+    raw = read_bytes(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -164,16 +197,18 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def read_records(source: object, *, header: bool, columns: Sequence[Column]) -> Records:
-    """Read a path, pandas DataFrame, Arrow table or sequence of rows.
+    """Read a path or URL, pandas DataFrame, Arrow table or sequence of rows; `Records` are given back.
 
     `header` says whether the first line of a .tsv or .csv names the columns; `columns` are those wanted (of a
     DataFrame, only they are converted).
     """
+    if isinstance(source, Records):
+        return source
     if isinstance(source, str | Path):
-        path = find_data_file(source)
-        reader = _READERS.get(path.suffix.lower())
+        path = located(source)
+        reader = _READERS.get(suffix_of(path))
         if reader is None:
-            raise DataError(f"unknown kind of file {path.suffix!r}; use one of: {', '.join(_READERS)}", path=path)
+            raise DataError(f"unknown kind of file {suffix_of(path)!r}; use one of: {', '.join(_READERS)}", path=path)
         return reader(path, header)
     if isinstance(source, pa.Table):
         return _from_arrow(source, Place())
@@ -189,13 +224,13 @@ def read_records(source: object, *, header: bool, columns: Sequence[Column]) -> 
     )
 
 
-def _read_tsv(path: Path, header: bool) -> Records:
+def _read_tsv(path: str | Path, header: bool) -> Records:
     """Tabs between fields and no quoting, as CoLA and most research tables are: a quote is a character of the text."""
     rows = [(line, text.split("\t")) for line, text in numbered_lines(read_text(path)) if text]
     return _rectangular(path, rows, header, "tab")
 
 
-def _read_csv(path: Path, header: bool) -> Records:
+def _read_csv(path: str | Path, header: bool) -> Records:
     """Commas between fields, quotes as spreadsheets write them; a record may span lines and is known by its first."""
     text = read_text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
@@ -212,53 +247,61 @@ def _read_csv(path: Path, header: bool) -> Records:
     return _rectangular(path, rows, header, "comma")
 
 
-def _rectangular(path: Path, rows: list[tuple[int, list[str]]], header: bool, separator: str) -> Records:
-    first_line, first = rows[0]
+def _rectangular(path: str | Path, rows: list[tuple[int, list[str]]], header: bool, separator: str) -> Records:
+    place, (first_line, first) = Place(path), rows[0]
+    wrong = []
     for line, fields in rows:
         if len(fields) != len(first):
-            raise DataError(
-                f"{len(fields)} {separator}-separated fields, but line {first_line} has {len(first)}; "
-                "every row needs the same number",
-                path=path,
-                line=line,
-            )
+            problem = f"{len(fields)} {separator}-separated fields, but line {first_line} has {len(first)}"
+            wrong.append(place.error(f"{problem}; every row needs the same number", line))
+        elif header and fields == first and line != first_line:
+            wrong.append(place.error(f"the header of line {first_line} again; remove it", line))
+    if wrong:
+        raise together(wrong)
     if not header:
-        return Records(Place(path), None, rows)
+        return Records(place, None, rows)
     if len(rows) == 1:
         raise DataError("only a header and no rows (header = false, or --no-header, if that line is a row)", path=path)
-    return Records(Place(path), tuple(first), rows[1:])
+    return Records(place, tuple(first), rows[1:])
 
 
-def _read_jsonl(path: Path, header: bool) -> Records:  # noqa: ARG001 - every reader takes it
-    rows: list[tuple[int, Mapping[str, object]]] = []
-    for line, text in numbered_lines(read_text(path)):
-        if not text.strip():
-            continue
+def _read_jsonl(path: str | Path, header: bool) -> Records:  # noqa: ARG001 - every reader takes it
+    place = Place(path)
+
+    def row(numbered: tuple[int, str]) -> tuple[int, Mapping[str, object]]:
+        line, text = numbered
         try:
             fields = json.loads(text)
         except ValueError as error:
-            raise DataError(f"not valid JSON: {error}; expected one object a line", path=path, line=line) from error
+            raise place.error(f"not valid JSON: {error}; expected one object a line", line) from error
         if not isinstance(fields, dict):
-            raise DataError(f"expected a JSON object, found {type(fields).__name__}", path=path, line=line)
-        rows.append((line, fields))
-    return Records(Place(path), None, rows)
+            raise place.error(f"expected a JSON object, found {type(fields).__name__}", line)
+        return line, fields
+
+    return Records(
+        place, None, collect(((line, text) for line, text in numbered_lines(read_text(path)) if text.strip()), row)
+    )
 
 
-def _read_parquet(path: Path, header: bool) -> Records:  # noqa: ARG001 - every reader takes it
+def _read_parquet(path: str | Path, header: bool) -> Records:  # noqa: ARG001 - every reader takes it
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(read_bytes(path)))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"not a readable Parquet file: {error}", path=path) from error
     return _from_arrow(table, Place(path))
 
 
-_READERS: dict[str, Callable[[Path, bool], Records]] = {
+_READERS: dict[str, Callable[[str | Path, bool], Records]] = {
     ".tsv": _read_tsv,
     ".txt": _read_tsv,
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
 }
+
+
+TABLE_SUFFIXES = tuple(_READERS)
+"""Of files that are tables with columns."""
 
 
 def _from_arrow(table: pa.Table, place: Place) -> Records:

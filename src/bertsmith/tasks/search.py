@@ -194,7 +194,9 @@ def _made_from(recipe: Recipe, grid: Mapping[str, Sequence[Any]], tables: Mappin
     if chosen is None:
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
     given = {name: tables.get(name) for name in ("train", "validation")}
-    splits = read_splits(config, TASKS[config.task].with_options(**config.task_options), seed=recipe.seed, **given)
+    task = TASKS[config.task].with_options(**config.task_options)
+    share = 0.0 if tables.get("test") else config.test_share
+    splits = read_splits(config, task, seed=recipe.seed, test_share=share, **given)
     fixed = config.model_dump(mode="json", exclude={*grid, "seed", "test", "baselines", "literature", "model", "train"})
     return {"config": fixed, "rows": splits.training_digest(), "model": model_digest(resolve_model_dir(chosen))}
 

@@ -12,13 +12,11 @@ Labels are text from here on; a whole number becomes its digits. Whatever is wro
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-import numpy as np
-
-from bertsmith.errors import DataError, UsageError
-from bertsmith.runtime import derive_seed
+from bertsmith.errors import DataError
 from bertsmith.tasks.records import (
     Column,
     FoundT,
@@ -26,18 +24,19 @@ from bertsmith.tasks.records import (
     Records,
     collect,
     find_data_file,
+    located,
     numbered_lines,
     read_records,
     read_text,
+    suffix_of,
     together,
 )
-from bertsmith.tasks.rows import ClassesRow, ClassRow, RatedRow, Row, TaggedRow, TextRow, labels_of
+from bertsmith.tasks.rows import ClassesRow, ClassRow, RatedRow, TaggedRow, TextRow, labels_of
 
 _TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
 LabelT = TypeVar("LabelT")
-AnyRow = TypeVar("AnyRow", bound=Row)
 Labels = tuple[str, ...]
 
 
@@ -180,8 +179,8 @@ def read_tagged_rows(
     (words, labels), or, without `require_labels`, sequences of words.
     """
     names = read_label_names(label_names) if label_names is not None else None
-    if isinstance(source, str | Path) and Path(source).suffix.lower() not in _TABLE_SUFFIXES:
-        rows = _read_conll(find_data_file(source), names, require_labels=require_labels)
+    if isinstance(source, str | Path) and suffix_of(source) not in _TABLE_SUFFIXES:
+        rows = _read_conll(located(source), names, require_labels=require_labels)
     else:
         if isinstance(source, list | tuple):
             source = [(row,) if _is_words(row) else row for row in source]
@@ -231,7 +230,7 @@ def class_names(
 def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path | None = None) -> None:
     """Raise `DataError` for rows with a label that is not among `names`."""
     known = set(names)
-    place = Place(Path(where) if where is not None else None)
+    place = Place(where)
     wrong = []
     for row in rows:
         for offset, label in enumerate(labels_of(row)):
@@ -242,65 +241,33 @@ def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path
         raise together(wrong)
 
 
-def split_rows(rows: Sequence[AnyRow], share: float, seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
-    """Split off `share` of the rows for validation: (train, validation), each in the order of `rows`.
-
-    Stratified: rows are sorted by label, within a label by a hash of (seed, content), and taken at even steps, so each
-    label gives its share to within one row, and the choice does not hang on the order of the rows. Rows of one group
-    go together, by the first one's label; the share is then one of groups.
-    """
-    if not 0.0 < share < 1.0:
-        raise UsageError(f"the share of validation rows is {share}; give more than 0 and less than 1")
-    groups: dict[str | int, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(index if row.group is None else row.group, []).append(index)
-    if len(groups) < 2:
-        what = f"{len(rows)} row" if len(rows) < 2 else f"{len(rows)} rows on one text"
-        raise DataError(f"{what} cannot be split into training and validation; give at least two")
-    taken = min(max(round(len(groups) * share), 1), len(groups) - 1)
-
-    def place(group: list[int]) -> tuple[str | float, int, int]:
-        first = rows[group[0]]
-        return first.stratum, derive_seed("split", seed, first.content), group[0]
-
-    steps = np.arange(len(groups) + 1) * taken // len(groups)
-    chosen = {
-        index
-        for group, step in zip(sorted(groups.values(), key=place), np.diff(steps), strict=True)
-        if step
-        for index in group
-    }
-    train = [row for index, row in enumerate(rows) if index not in chosen]
-    return train, [rows[index] for index in sorted(chosen)]
-
-
-def _read_conll(path: Path, names: Sequence[str] | None, *, require_labels: bool) -> list[TaggedRow]:
+def _read_conll(path: str | Path, names: Sequence[str] | None, *, require_labels: bool) -> list[TaggedRow]:
+    """Every line is looked at before the first wrong one is told of."""
     place = Place(path)
-    rows: list[TaggedRow] = []
-    words: list[str] = []
-    labels: list[str] = []
-    start, width, width_line = 0, 0, 0
-    for line, text in numbered_lines(read_text(path) + "\n"):
-        if not text.strip() or text.startswith("-DOCSTART-"):
-            if words:
-                rows.append(TaggedRow(tuple(words), tuple(labels) if labels else None, start))
-                words, labels = [], []
-            continue
-        fields = text.split("\t") if "\t" in text else text.split()
-        if not width:
-            width, width_line = len(fields), line
-            if width < 2 and require_labels:
-                raise place.error("one column; expected a word, a tab or space, and its label", line)
+    numbered = numbered_lines(read_text(path))
+    lines = [(line, "" if text.startswith("-DOCSTART-") else text) for line, text in numbered]
+    table = [(line, text.split("\t") if "\t" in text else text.split()) for line, text in lines if text.strip()]
+    if not table:
+        raise place.error("no sentences; expected a word and its label a line")
+    first_line, width = table[0][0], len(table[0][1])
+    if width < 2 and require_labels:
+        raise place.error("one column; expected a word, a tab or space, and its label", first_line)
+
+    def word(found: tuple[int, list[str]]) -> tuple[int, tuple[str, str | None]]:
+        line, fields = found
         if len(fields) != width:
-            raise place.error(f"{len(fields)} columns, but line {width_line} has {width}; expected the same", line)
+            raise place.error(f"{len(fields)} columns, but line {first_line} has {width}; expected the same", line)
         if not fields[0].strip():
             raise place.error("the word is empty; expected a word, a tab or space, and its label", line)
-        start = start if words else line
-        words.append(fields[0])
-        if width > 1:
-            labels.append(str(_label(fields[-1], names, place, line, required=True)))
-    if not rows:
-        raise place.error("no sentences; expected a word and its label a line")
+        return line, (fields[0], _label(fields[-1], names, place, line, required=True) if width > 1 else None)
+
+    words = dict(collect(table, word))
+    rows: list[TaggedRow] = []
+    for is_sentence, some in groupby(lines, key=lambda numbered: bool(numbered[1].strip())):
+        if is_sentence:
+            numbers = [line for line, _ in some]
+            texts, labels = zip(*(words[line] for line in numbers), strict=True)
+            rows.append(TaggedRow(texts, labels if width > 1 else None, numbers[0]))
     return rows
 
 
