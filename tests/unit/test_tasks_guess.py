@@ -14,6 +14,7 @@ from bertsmith.tasks.base import Columns
 from bertsmith.tasks.expect import expectation
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.guess import guess
+from bertsmith.tasks.lengths import Lengths
 from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.survey import survey
 from bertsmith.tokenizer.encode import Tokenizer
@@ -102,8 +103,8 @@ def test_a_survey_counts_what_is_there(tmp_path: Path) -> None:
     looked = survey(TASKS["classify"], rows, tokenizer=tokenizer)
     assert (looked.rows, looked.repeated, looked.contradicting) == (5, 2, 1)
     assert [(label.name, label.count, label.share) for label in looked.labels] == [("a", 4, 0.8), ("b", 1, 0.2)]
-    assert looked.lengths == {"median": 4, "95 %": 42, "98 %": 42, "longest": 42}
-    assert (looked.max_length, looked.cut_share, looked.are_counted) == (64, 0.0, True)
+    assert looked.lengths == Lengths({"50 %": 4, "90 %": 42, "95 %": 42, "99 %": 42, "longest": 42}, 48, 0.0)
+    assert looked.are_counted
     assert len(looked.samples) == 5
     assert not looked.is_lopsided
     assert not survey(TASKS["classify"], rows).are_counted

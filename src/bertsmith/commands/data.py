@@ -2,13 +2,19 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bertsmith.artifact import write_text
 from bertsmith.commands.options import AsJson, print_json
 from bertsmith.errors import UsageError
+
+if TYPE_CHECKING:
+    from bertsmith.tasks.base import Task
+    from bertsmith.tasks.epoch_time import EpochTime
+    from bertsmith.tasks.guess import Guess
+    from bertsmith.tasks.survey import Survey
 
 app = typer.Typer(help="Look at labelled rows.", no_args_is_help=True)
 
@@ -22,11 +28,15 @@ ModelOrNone = Annotated[
 def show(file: DataFile, model: ModelOrNone = None, as_json: AsJson = False) -> None:
     """Rows, labels with their shares, lengths, repeated rows, samples; the columns are guessed.
 
-    Example: bertsmith data show tickets.csv
+    Example: bertsmith data show tickets.csv --model bert-base-uncased
     """
-    found, looked = _look(file, model)
+    from bertsmith.tasks.lengths import in_words
+
+    found, looked, rows = _look(file, model)
+    predicted = None if model is None else _predicted(found, looked, rows, model)
     if as_json:
-        print_json({"file": str(file), "task": found.task, "columns": found.columns.to_card()} | asdict(looked))
+        about = {"file": str(file), "task": found.task, "columns": found.columns.to_card()}
+        print_json(about | asdict(looked) | {"epoch": None if predicted is None else asdict(predicted)})
         return
     typer.echo(f"file       {file}: looks like task = {found.task!r}")
     for reason in found.reasons:
@@ -36,9 +46,10 @@ def show(file: DataFile, model: ModelOrNone = None, as_json: AsJson = False) -> 
         examples = f"  e.g. {label.examples[0]}" if label.examples else ""
         typer.echo(f"label      {label.name:<20} {label.count:>8,} {label.share:>6.1%}{examples}")
     counted = "counted" if looked.are_counted else "estimated; --model counts them"
-    parts = ", ".join(f"{name} {value:,}" for name, value in looked.lengths.items())
-    typer.echo(f"tokens     {parts} ({counted})")
-    typer.echo(f"advised    max_length = {looked.max_length}, which cuts {looked.cut_share:.1%} of the rows")
+    typer.echo(f"tokens     {in_words(looked.lengths)} ({counted})")
+    typer.echo(f"advised    max_length = {looked.lengths.advised} cuts {looked.lengths.cut_share:.1%} of the rows")
+    if predicted is not None:
+        typer.echo(f"an epoch   {predicted}")
     typer.echo(f"repeated   {looked.repeated:,} rows; {looked.contradicting:,} texts with different labels")
     for sample in looked.samples:
         typer.echo(f"row        {sample}")
@@ -56,7 +67,7 @@ def init(
     from bertsmith.tasks.recipe_for import recipe_for
     from bertsmith.tasks.texts import mostly_chinese
 
-    found, looked = _look(file, model)
+    found, looked, _ = _look(file, model)
     chinese = mostly_chinese(looked.samples)
     path = out or Path(f"{file.stem}.toml")
     if path.exists():
@@ -66,16 +77,33 @@ def init(
     typer.echo(f"wrote {path}: task = {found.task!r}; read it, then: bertsmith finetune {path}")
 
 
-def _look(file: Path, model: str | None) -> tuple[Any, Any]:
-    """The guess and the survey."""
-    from bertsmith.model.weights import resolve_model_dir
+def _look(file: Path, model: str | None) -> tuple["Guess", "Survey", list[Any]]:
+    """The guess, the survey, and the rows."""
+    from bertsmith.model.weights import read_config, resolve_model_dir
     from bertsmith.tasks.guess import guess
-    from bertsmith.tasks.predict import TASKS
+    from bertsmith.tasks.lengths import LONGEST
     from bertsmith.tasks.survey import survey
     from bertsmith.tokenizer.encode import Tokenizer
 
     found = guess(file)
-    task = TASKS[found.task].with_options(**({"no_answer": True} if found.task == "answer" else {}))
-    rows = task.read(file, found.columns, require_labels=True)
-    tokenizer = None if model is None else Tokenizer.load(resolve_model_dir(model))
-    return found, survey(task, rows, tokenizer=tokenizer)
+    rows = _task(found).read(file, found.columns, require_labels=True)
+    if model is None:
+        return found, survey(_task(found), rows), rows
+    directory = resolve_model_dir(model)
+    positions = min(LONGEST, read_config(directory).max_position_embeddings)
+    return found, survey(_task(found), rows, tokenizer=Tokenizer.load(directory), positions=positions), rows
+
+
+def _predicted(found: "Guess", looked: "Survey", rows: list[Any], model: str) -> "EpochTime | None":
+    from bertsmith.model.weights import resolve_model_dir
+    from bertsmith.runtime import detect
+    from bertsmith.tasks.epoch_time import predict_for
+
+    length = looked.lengths.advised
+    return predict_for(_task(found), rows, resolve_model_dir(model), max_length=length, runtime=detect())
+
+
+def _task(found: "Guess") -> "Task[Any, Any]":
+    from bertsmith.tasks.predict import TASKS
+
+    return TASKS[found.task].with_options(**({"no_answer": True} if found.task == "answer" else {}))

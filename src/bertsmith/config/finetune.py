@@ -37,6 +37,11 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Without test files: the share of all rows split off first, as split "test", stratified by label. 0: none."""
     stride: Annotated[int, Field(ge=0)] = 128
     """answer, and with `windows`: tokens that neighbouring windows of a long text share."""
+    windows: Literal["mean", "max"] | None = None
+    """classify, multilabel, regress: read a text that is too long in windows of `max_length` tokens, and pool what the
+    head says of them: their mean, or the largest of each output. Default: such a text is cut."""
+    max_windows: Positive | None = None
+    """With `windows`: read no more of a text than so many of them, so that memory is bounded. Default: all."""
     no_answer: bool = False
     """answer: a text may hold no answer to a question (as in SQuAD 2)."""
     pooling: Literal["mean", "cls", "max", "first-last"] | None = None
@@ -118,6 +123,12 @@ class FinetuneConfig(LoopConfig, TableConfig):
             tasks = (*_TASKS_OF_WHOLE_TEXTS, *(["embed"] if key == "pooling" else []))
             if getattr(self, key) is not None and self.task not in tasks:
                 raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(tasks)}")
+        if self.windows is None and self.max_windows is not None:
+            raise ValueError("max_windows is of use only with windows; set windows, or leave it out")
+        if self.windows is not None and self.task not in _TASKS_OF_WHOLE_TEXTS:
+            raise ValueError(f"task = {self.task!r} takes no windows; that is of {', '.join(_TASKS_OF_WHOLE_TEXTS)}")
+        if self.windows is not None and self.pair_column is not None:
+            raise ValueError("windows are for single texts; leave windows or pair_column out")
         if self.test and self.test_share:
             raise ValueError("has test files and test_share, by which one would be split off; leave one of them out")
         return self
@@ -141,5 +152,6 @@ class FinetuneConfig(LoopConfig, TableConfig):
     def task_options(self) -> dict[str, Any]:
         """What the task needs besides columns."""
         keys = {"answer": ("stride", "no_answer"), "embed": ("loss", "temperature", "margin", "score_range")}
-        found = {key: getattr(self, key) for key in keys.get(self.task, ())}
+        windows = ("windows", "stride", "max_windows") if self.windows is not None else ()
+        found = {key: getattr(self, key) for key in keys.get(self.task, windows)}
         return found | {"pooling": self.pooling or "mean"} if self.task == "embed" else found

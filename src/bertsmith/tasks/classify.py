@@ -19,7 +19,7 @@ from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_interval
 from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
 from bertsmith.tasks.text_task import TextTask
-from bertsmith.tasks.texts import encode_texts, record_text
+from bertsmith.tasks.texts import record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 ROC_AUC = "roc_auc"
@@ -59,7 +59,7 @@ class Classify(TextTask[str, Classification]):
         if labels is not None:
             index = {label: number for number, label in enumerate(labels)}
             targets = np.array([index[row.label] for row in rows if row.label is not None], dtype=np.int64)
-        return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
+        return self.features(rows, tokenizer, max_length, targets)
 
     def decode(
         self,

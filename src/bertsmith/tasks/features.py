@@ -71,6 +71,8 @@ class Features:
     """Whether an example's items are alternatives, of which one is right."""
     starts: Ints | None = None
     """(examples + 1,) Where each example's sequences begin, where an example has several; None: one each."""
+    pooled: bool = False
+    """Whether an example's sequences are windows of one text, of which the head's outputs become one."""
     rows: Ints | None = None
     """(examples,) Number of the row that each is of, ascending; None: one a row."""
 
@@ -85,8 +87,13 @@ class Features:
         return longest if self.starts is None else np.maximum.reduceat(longest, self.starts[:-1])
 
     @property
+    def are_windows(self) -> bool:
+        """Whether sequences are windows of longer texts, whose number hangs on the longest length allowed."""
+        return self.rows is not None or self.pooled
+
+    @property
     def widths(self) -> Ints:
-        """(examples,) Sequences of each example: 1, or as many as a question has choices."""
+        """(examples,) Sequences of each."""
         return np.ones(len(self), dtype=np.int64) if self.starts is None else np.diff(self.starts)
 
     @property

@@ -16,10 +16,12 @@ from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import TrainingBatches
+from bertsmith.tasks.epoch_time import predict_epoch
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.lazy_words import lazy_words
+from bertsmith.tasks.look_ahead import look_ahead
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs
 from bertsmith.tasks.scoring import Scorer, Scores
 from bertsmith.tasks.splits import Splits, read_splits
@@ -222,6 +224,11 @@ class _Run:
             rank=self.ranks.rank,
             world_size=self.ranks.size,
         )
+        positions = model.config.max_position_embeddings
+        for line in look_ahead(task, splits, train_features, max_length=config.max_length, positions=positions):
+            self.say(line)
+        if predicted := self.ranks.on_first(lambda: self._predict_epoch(batches, loss)):
+            self.say(f"an epoch   {predicted}")
         peak = self.ranks.size * self.ranks.on_first(lambda: matmul_peak(self.runtime))
         # Bucketed batches come in dozens of lengths: compiling for them costs more than most runs gain.
         loss_sums, _ = compiled(loss, config.compile, long_enough=False, say=self.say)
@@ -317,8 +324,10 @@ class _Run:
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
         longest = self.config.max_length
         features = self.task.encode(rows, self.tokenizer, labels=self.splits.labels, max_length=longest)
-        if len(features) > len(rows):
-            self.say(f"windows    {len(features):,} of {len(rows):,} {split} rows at max_length = {longest} tokens")
+        if features.are_windows and len(features.tokens) > len(rows):
+            self.say(
+                f"windows    {len(features.tokens):,} of {len(rows):,} {split} rows at max_length = {longest} tokens"
+            )
         if cut := int((features.cut_tokens > 0).sum()):
             what = "rows" if len(features.tokens) == len(rows) else "sequences"
             unanswered = f", {features.lost_items:,} words without an answer" if features.lost_items else ""
@@ -327,6 +336,22 @@ class _Run:
                 f"({features.truncation_share:.1%} of all tokens{unanswered})"
             )
         return features
+
+    def _predict_epoch(self, batches: TrainingBatches, loss: TrainingLoss) -> str:
+        """How long an epoch will take, in words; none where the run is too short to try."""
+        config, size = self.config, self.config.micro_batch_size
+        found = predict_epoch(
+            loss,
+            loss.model,
+            loss.model.config,
+            batches,
+            total_steps=config.epochs * batches.steps_per_epoch,
+            micro_batch_size=None if config.fits_micro_batch else int(size or self._batch_size()[0]),
+            max_length=config.max_length,
+            runtime=self.runtime,
+            processes=self.ranks.size,
+        )
+        return "" if found is None else str(found)
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features, ranks=self.ranks)

@@ -122,10 +122,10 @@ class OneOfItems(Outputs):
     """
 
     def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor:
-        return F.cross_entropy(_table(outputs, groups), targets, reduction="none").mean(-1)
+        return F.cross_entropy(_alternatives(outputs, groups), targets, reduction="none").mean(-1)
 
     def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:
-        logs = [_table(outputs, groups).log_softmax(1) for outputs in (one, other)]
+        logs = [_alternatives(outputs, groups).log_softmax(1) for outputs in (one, other)]
         is_item = torch.isfinite(logs[0])
         first, second = (torch.where(is_item, log, 0.0) for log in logs)
         return torch.where(is_item, _symmetric(first, second), 0.0).sum(1).mean(-1)
@@ -134,13 +134,18 @@ class OneOfItems(Outputs):
 ONE_OF_CLASSES, ANY_OF_LABELS, NUMBER, ONE_OF_ITEMS = OneOfClasses(), AnyOfLabels(), Number(), OneOfItems()
 
 
-def _table(outputs: Tensor, groups: Tensor | None) -> Tensor:
-    """(items, outputs) to (examples, most items, outputs), -inf where an example has fewer."""
-    assert groups is not None, "these items are alternatives"
+def by_group(outputs: Tensor, groups: Tensor, *, filled: float) -> Tensor:
+    """(items, outputs) to (groups, most items, outputs), with `filled` where a group has fewer; groups: ascending."""
     counts = torch.bincount(groups)
     position = torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]
-    table = outputs.new_full((len(counts), int(counts.max()), outputs.shape[-1]), -torch.inf)
-    return table.index_put((groups, position), outputs)
+    found = _precise(outputs)
+    table = found.new_full((len(counts), int(counts.max()), found.shape[-1]), filled)
+    return table.index_put((groups, position), found)
+
+
+def _alternatives(outputs: Tensor, groups: Tensor | None) -> Tensor:
+    assert groups is not None, "these items are alternatives"
+    return by_group(outputs, groups, filled=-torch.inf)
 
 
 def _symmetric(log_p: Tensor, log_q: Tensor) -> Tensor:

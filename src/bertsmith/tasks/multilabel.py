@@ -15,7 +15,7 @@ from bertsmith.tasks.metrics import MULTILABEL_SCORES, multilabel_interval, scor
 from bertsmith.tasks.rows import ClassesRow
 from bertsmith.tasks.tables import check_labels, class_names, read_multilabel_rows
 from bertsmith.tasks.text_task import TextTask
-from bertsmith.tasks.texts import encode_texts, record_text
+from bertsmith.tasks.texts import record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 THRESHOLD = 0.5
@@ -62,7 +62,7 @@ class Multilabel(TextTask[Labels, Labelling]):
         self, rows: Sequence[ClassesRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
         targets = None if labels is None else _table([row.label or () for row in rows], labels).astype(np.float32)
-        return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
+        return self.features(rows, tokenizer, max_length, targets)
 
     def decode(
         self,

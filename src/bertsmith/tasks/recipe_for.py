@@ -50,8 +50,8 @@ def recipe_for(file: Path, found: Guess, looked: Survey, *, model: str) -> str:
     if looked.contradicting:
         lines.append(f"# {looked.contradicting:,} texts stand in the table with different labels; scores end below 1.")
     lines += [
-        f"max_length = {looked.max_length}  # holds all but {looked.cut_share:.1%} of the rows: 98 % have at most "
-        f"{looked.lengths['98 %']:,} {counted}",
+        f"max_length = {looked.lengths.advised}  # holds all but {looked.lengths.cut_share:.1%} of the rows: 95 % have "
+        f"at most {looked.lengths.places['95 %']:,} {counted}",
         "batch_size = 32",
         f"epochs = {4 if looked.rows < FEW_ROWS else 3}",
         "learning_rate = 2e-5  # for models of bert-base's size; small ones want 5e-5 to 3e-4",

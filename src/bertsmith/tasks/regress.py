@@ -15,7 +15,7 @@ from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, num
 from bertsmith.tasks.rows import RatedRow
 from bertsmith.tasks.tables import read_rated_rows
 from bertsmith.tasks.text_task import TextTask
-from bertsmith.tasks.texts import encode_texts, record_text
+from bertsmith.tasks.texts import record_text
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTPUT = "value"
@@ -65,7 +65,7 @@ class Regress(TextTask[float, Rating]):
         self, rows: Sequence[RatedRow], tokenizer: Tokenizer, *, labels: Sequence[str] | None, max_length: int
     ) -> Features:
         targets = None if labels is None else np.array([_number(row) for row in rows], dtype=np.float32)
-        return encode_texts(rows, tokenizer, max_length=max_length, targets=targets)
+        return self.features(rows, tokenizer, max_length, targets)
 
     def decode(
         self,

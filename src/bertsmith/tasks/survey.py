@@ -11,12 +11,10 @@ import numpy as np
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.batches import shuffled
+from bertsmith.tasks.features import Ints
+from bertsmith.tasks.lengths import LONGEST, Lengths, lengths_of
 from bertsmith.tokenizer.encode import Tokenizer
 
-LENGTHS = (32, 64, 128, 256, 384, 512)
-"""Values of `max_length` that are weighed."""
-COVERED = 0.98
-"""Share of rows that the advised `max_length` holds whole."""
 _PIECES_PER_WORD = 1.3
 """Of English through a vocabulary of 30,000; where no tokenizer is given."""
 _CHINESE_OR_WORD = re.compile(r"([\u4e00-\u9fff])|[^\W\u4e00-\u9fff]+|[^\w\s]")
@@ -40,14 +38,10 @@ class Survey:
     rows: int
     labels: tuple[LabelFacts, ...]
     """Most frequent first; none where rows have no classes."""
-    lengths: dict[str, int]
-    """Tokens of a row, [CLS] and [SEP] included: median, 95 %, 98 %, longest."""
+    lengths: Lengths
+    """Tokens of a row, [CLS] and [SEP] included."""
     are_counted: bool
     """False: token counts are estimated, since no tokenizer was given."""
-    max_length: int
-    """Advised: the smallest of `LENGTHS` that holds 98 % of the rows whole."""
-    cut_share: float
-    """Share of the rows that are longer than that."""
     repeated: int
     """Rows whose text stands in an earlier row too."""
     contradicting: int
@@ -62,9 +56,18 @@ class Survey:
 
 
 def survey(
-    task: Task[Any, Any], rows: Sequence[Any], *, tokenizer: Tokenizer | None = None, samples: int = 5, seed: int = 42
+    task: Task[Any, Any],
+    rows: Sequence[Any],
+    *,
+    tokenizer: Tokenizer | None = None,
+    positions: int = LONGEST,
+    samples: int = 5,
+    seed: int = 42,
 ) -> Survey:
-    """Look at all rows. With a tokenizer their tokens are counted, else estimated from words and characters."""
+    """Look at all rows. With a tokenizer their tokens are counted, else estimated from words and characters.
+
+    positions: those of the model, more than which is not advised.
+    """
     order = shuffled(len(rows), derive_seed("survey", seed)).tolist()
     of_label: dict[str, list[int]] = defaultdict(list)
     for number in order:
@@ -77,26 +80,21 @@ def survey(
         )
         for name, count in counts.most_common()
     )
-    lengths = _lengths(task, rows, tokenizer)
-    advised = next((length for length in LENGTHS if (lengths <= length).mean() >= COVERED), LENGTHS[-1])
     said: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         said[row.content].add(repr(tuple(task.labels_of(row)) or getattr(row, "label", None)))
-    places = {"median": 0.5, "95 %": 0.95, "98 %": 0.98, "longest": 1.0}
     return Survey(
         rows=len(rows),
         labels=labels,
-        lengths={name: int(np.quantile(lengths, place, method="inverted_cdf")) for name, place in places.items()},
+        lengths=lengths_of(_lengths(task, rows, tokenizer), positions=positions),
         are_counted=tokenizer is not None,
-        max_length=advised,
-        cut_share=float((lengths > advised).mean()),
         repeated=len(rows) - len(said),
         contradicting=sum(len(found) > 1 for found in said.values()),
         samples=tuple(_short(_in_words(task, rows[number])) for number in order[:samples]),
     )
 
 
-def _lengths(task: Task[Any, Any], rows: Sequence[Any], tokenizer: Tokenizer | None) -> np.ndarray[Any, Any]:
+def _lengths(task: Task[Any, Any], rows: Sequence[Any], tokenizer: Tokenizer | None) -> Ints:
     """(rows,) tokens of each row, all its texts together; of choices, those of the longest."""
     parts = [row.content.split("\x1f") for row in rows]
     if task.name == "choose":  # text, question and the longest choice are read together
@@ -110,7 +108,7 @@ def _lengths(task: Task[Any, Any], rows: Sequence[Any], tokenizer: Tokenizer | N
         counts = [_estimate(text) for text in flat]
     owner = np.repeat(np.arange(len(rows)), [len(texts) for texts in parts])
     specials = np.array([1 + min(2, len(texts)) for texts in parts])
-    found: np.ndarray[Any, Any] = np.bincount(owner, weights=counts, minlength=len(rows)) + specials
+    found: Ints = np.bincount(owner, weights=counts, minlength=len(rows)).astype(np.int64) + specials
     return found
 
 

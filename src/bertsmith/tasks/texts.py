@@ -42,6 +42,41 @@ def encode_texts(
     )
 
 
+def encode_windows(
+    rows: Sequence[TextRow[Any]],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    stride: int,
+    max_windows: int | None,
+    targets: npt.NDArray[Any] | None = None,
+) -> Features:
+    """A row is an example of one or several sequences, windows of its text that share `stride` tokens, or half of what
+    a window holds where that is less; its item stands in the first. What follows `max_windows` is cut off.
+    """
+    room = max_length - 2
+    step = room - min(stride, room // 2)
+    tokens: list[list[int]] = []
+    cut_tokens: list[int] = []
+    counts: list[int] = []
+    for ids in tokenizer.encode_ids([row.text for row in rows]):
+        starts = range(0, max(1, len(ids) - (room - step)), step)[:max_windows]
+        tokens += [[tokenizer.cls_id, *ids[start : start + room], tokenizer.sep_id] for start in starts]
+        counts.append(len(starts))
+        cut_tokens += [*[0] * (len(starts) - 1), max(0, len(ids) - starts[-1] - room)]
+    first_sequences = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    is_first = np.zeros(len(tokens), dtype=np.bool_)
+    is_first[first_sequences[:-1]] = True
+    return Features(
+        tokens=Ragged.of(tokens),
+        items=Ragged.of([[0] if first else [] for first in is_first]),
+        targets=targets,
+        cut_tokens=np.array(cut_tokens, dtype=np.int64),
+        starts=first_sequences,
+        pooled=True,
+    )
+
+
 def frame_texts(
     first: Sequence[int], second: Sequence[int] | None, tokenizer: Tokenizer, max_length: int
 ) -> tuple[list[int], int, int]:
