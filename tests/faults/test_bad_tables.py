@@ -7,7 +7,8 @@ import pytest
 
 from bertsmith.errors import DataError
 from bertsmith.tasks.rows import TextRow
-from bertsmith.tasks.tables import class_names, read_label_names, read_tagged_rows, read_text_rows
+from bertsmith.tasks.tables import class_names, read_label_names, read_text_rows
+from bertsmith.tasks.tag_tables import read_tagged_rows
 
 BAD_TABLES = {
     "empty file": ("a.tsv", b"", r"a\.tsv: the file is empty; expected"),
@@ -31,6 +32,19 @@ BAD_TABLES = {
     "list as label": ("a.jsonl", b'{"text": "a", "label": ["x"]}\n', r"a\.jsonl:1: the label is list"),
     "empty text": ("a.tsv", b"text\tlabel\n \tx\n", r"a\.tsv:2: the text in column 'text' is empty"),
     "number as text": ("a.jsonl", b'{"text": 3, "label": "x"}\n', r"a\.jsonl:1: the text in column 'text' is int '3'"),
+    "header twice": (
+        "a.csv",
+        b"text,label\na,x\ntext,label\nb,y\n",
+        r"a\.csv:3: the header of line 1 again; remove it",
+    ),
+    "several short rows": ("a.tsv", b"text\tlabel\na\nb\tx\nc\nd\te\tf\n", r"a\.tsv:2: 1 .*besides: 4, 5\)"),
+    "several bad lines": ("a.jsonl", b'{"text"\n{}\n3\n', r"a\.jsonl:1: not valid JSON.*\(wrong rows besides: 3\)"),
+    "several missing fields": (
+        "a.jsonl",
+        b'{"text": "a"}\n{"text": "b", "label": 1}\n{"text": "c"}\n',
+        r"a\.jsonl:1: no field 'label'; fields: text \(wrong rows besides: 3\)",
+    ),
+    "torn gzip": ("a.tsv.gz", b"\x1f\x8b\x08torn", r"a\.tsv\.gz: cannot be read: "),
     "unknown kind": ("a.xlsx", b"PK", r"a\.xlsx: unknown kind of file '\.xlsx'; use one of: \.tsv"),
     "not Parquet": ("a.parquet", b"PAR0", r"a\.parquet: not a readable Parquet file"),
 }
@@ -42,6 +56,7 @@ BAD_CONLL = {
     "other width": (b"a\tO\nb\tX\tO\n", r"a\.conll:2: 3 columns, but line 1 has 2"),
     "no word": (b"a\tO\n\tO\n", r"a\.conll:2: the word is empty"),
     "empty label": (b"a\tO\nb\t\n", r"a\.conll:2: the label is missing"),
+    "several": (b"a\tO\nb\n\nc\tX\tY\nd\tO\n\te\n", r"a\.conll:2: 1 columns.*\(wrong rows besides: 4, 6\)"),
     "not UTF-8": (b"a\tO\n\n\xff\tO\n", r"a\.conll:3: byte 0xff is not UTF-8"),
 }
 
@@ -87,6 +102,18 @@ def test_one_class_only(tmp_path: Path) -> None:
         class_names(rows, where="rows.tsv")
     with pytest.raises(DataError, match="at least two classes"):
         class_names(rows, declared=("x", "y"))
+
+
+def test_measures_in_a_text_file_are_no_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,3\nb,3.5\nc,4\nd,1.25\n")
+    rows = read_text_rows(path)
+    message = r"a\.csv:3: label 3\.5 is a measure, not a class; use task = \"regress\".*\(wrong rows besides: 5\)"
+    with pytest.raises(DataError, match=message):
+        class_names(rows, where=path)
+    assert class_names(rows, declared=("1.25", "3", "3.5", "4")) == ("1.25", "3", "3.5", "4")
+    whole = [TextRow("a", "1.0", 1), TextRow("b", "2.0", 2)]
+    assert class_names(whole) == ("1.0", "2.0")
 
 
 def test_label_that_was_not_declared() -> None:

@@ -21,8 +21,8 @@ from bertsmith.tasks.code_words import (
     find_sentences,
     take_marks_out,
 )
-from bertsmith.tasks.tables import read_tagged_rows
-from bertsmith.tasks.tag import split_words
+from bertsmith.tasks.tag_tables import read_tagged_rows
+from bertsmith.tasks.words import split_words
 
 NOUNS = ("array", "matrix", "graph", "tensor", "sample", "weight", "vector", "symbol", "number", "window")
 

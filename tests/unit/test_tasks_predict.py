@@ -19,7 +19,7 @@ from bertsmith.tasks.fill import fill_mask
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor, predict
 from bertsmith.tasks.rows import TaggedRow
-from bertsmith.tasks.tag import split_words
+from bertsmith.tasks.words import split_words
 from finetune_case import (
     CPU,
     POSITIONS,

@@ -14,9 +14,9 @@ from bertsmith.tasks.tables import (
     check_labels,
     class_names,
     read_label_names,
-    read_tagged_rows,
     read_text_rows,
 )
+from bertsmith.tasks.tag_tables import read_tagged_rows
 
 RECORDS = [{"text": 'a "quoted" text', "label": "yes"}, {"text": "文本，二", "label": "no"}]
 ROWS = [('a "quoted" text', "yes"), ("文本，二", "no")]

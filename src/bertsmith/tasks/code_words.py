@@ -5,7 +5,7 @@ Documentation in reStructuredText puts code between double backticks. The marks 
     Returns ``None`` if ``max_iter`` is reached.   ->   Returns None if max_iter is reached .
                                                         O       CODE O  CODE     O  O       O
 
-- Words are those a tagger is given for plain text (`predict.split_words`): runs of letters, digits and underscores;
+- Words are those a tagger is given for plain text (`words.split_words`): runs of letters, digits and underscores;
   every other character stands alone. Only words can be CODE: a bracket or operator between the marks is O.
 - Left out are sentences in which the labels would be a matter of taste or the text is not prose: with single backticks
   or Sphinx roles (some authors write code so), with markup, of fewer than 5 or more than 60 words, with fewer than
@@ -30,7 +30,7 @@ from bertsmith.corpus.document import Document
 from bertsmith.errors import DataError
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.rows import TaggedRow
-from bertsmith.tasks.tag import split_words
+from bertsmith.tasks.words import split_words
 
 KIND = "labels"
 CODE, OTHER = "CODE", "O"

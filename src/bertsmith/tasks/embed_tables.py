@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bertsmith.tasks.records import Column, Place, collect, find_data_file, numbered_lines, read_records, read_text
+from bertsmith.tasks.records import (
+    Column,
+    Place,
+    collect,
+    located,
+    numbered_lines,
+    read_records,
+    read_text,
+    suffix_of,
+)
 from bertsmith.tasks.rows import EmbedRow
 from bertsmith.tasks.tables import number_cell, text_cell
 
@@ -28,8 +37,8 @@ def read_embed_rows(
     `DataError`.
     """
     cell = partial(text_cell, required=require_texts)
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".txt":
-        path = find_data_file(source)
+    if isinstance(source, str | Path) and suffix_of(source) == ".txt":
+        path = located(source)
         return [EmbedRow(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
     if isinstance(source, list | tuple) and source and all(isinstance(text, str) for text in source):
         return collect(enumerate(source, start=1), lambda row: EmbedRow(cell(row[1], 0, Place(), row[0]), row[0]))

@@ -7,8 +7,9 @@
                scikit-learn's with zero_division=0
     tag        precision, recall, f1 over entities, equal to seqeval's, or over words; accuracy over words
 
-Tags are entities where the label names carry prefixes (B-, I-, E-, S-; types after the dash). Where they do not (CODE
-and O, say), precision, recall and F1 are over words, and every label but O is a positive.
+Tags are entities where the label names carry prefixes (B-, I-, E-, S-, types after the dash; M-, L-, U- in BMES and
+BILOU). Where they do not (CODE and O, say), precision, recall and F1 are over words, and every label but O is a
+positive.
 
 A score whose denominator is 0 is 0: precision where nothing was predicted, Matthews where one side has one class.
 """
@@ -27,6 +28,8 @@ Tags = Sequence[str]
 Marks = npt.NDArray[np.bool_]
 
 _PREFIXES = "BIES"
+_SAME_AS = {"M": "I", "L": "E", "U": "S"}
+"""BMES and BILOU have other letters for what IOBES has."""
 _BOOTSTRAP_CELLS = 4_000_000
 """Numbers held at once while resampling; more resamples or rows only take more rounds."""
 
@@ -181,10 +184,11 @@ def _multilabel_counts(truth: Marks, guess: Marks) -> Counts:
 
 
 def are_entities(names: Sequence[str]) -> bool:
-    """True where label names mark entities by B-, I-, E-, S- (or are just these letters and O)."""
-    positive = [name for name in names if name != "O"]
+    """True where label names mark entities by B-, I-, E-, S-, or are just these letters, or those of BMES or BILOU."""
+    positive = {name for name in names if name != "O"}
     dashed = any(name[:1] in _PREFIXES and name[1:2] == "-" for name in positive)
-    return dashed or (bool(positive) and all(name in tuple(_PREFIXES) for name in positive))
+    plain = positive <= set(_PREFIXES) or ("B" in positive and positive <= {*_PREFIXES, *_SAME_AS})
+    return dashed or (bool(positive) and plain)
 
 
 def entities(tags: Tags, *, strict: bool = False) -> list[tuple[str, int, int]]:
@@ -192,13 +196,13 @@ def entities(tags: Tags, *, strict: bool = False) -> list[tuple[str, int, int]]:
 
     Lenient, as seqeval's default and CoNLL's own script: a word goes on with the entity before it where its tag is I
     or E, the tag before is B or I, and the types are equal; any other word that is not O begins one. So BIO, IOBES and
-    plain IO tags are all read. `strict` is seqeval's mode="strict" with IOB2: only B begins an entity; an I that does
-    not go on with one is ignored.
+    plain IO tags are all read; BMES and BILOU too, whose M, L and U seqeval's default does not know. `strict` is
+    seqeval's mode="strict" with IOB2: only B begins an entity; an I that does not go on with one is ignored.
     """
     found: list[tuple[str, int, int]] = []
     before, open_type = "O", ""
     for position, tag in enumerate(tags):
-        prefix, kind = tag[:1], tag[1:].split("-", maxsplit=1)[-1] or "_"
+        prefix, kind = _prefix(tag), tag[1:].split("-", maxsplit=1)[-1] or "_"
         if prefix in ("I", "E") and before in ("B", "I") and kind == open_type:
             found[-1] = (kind, found[-1][1], position + 1)
         elif prefix == "O" or (strict and prefix != "B"):
@@ -208,6 +212,18 @@ def entities(tags: Tags, *, strict: bool = False) -> list[tuple[str, int, int]]:
             open_type = kind
         before = prefix
     return found
+
+
+def orphans(tags: Tags) -> list[int]:
+    """Words whose tag goes on with an entity (I, E) where none of its type has begun before it."""
+    begins = {start for _, start, _ in entities(tags)}
+    return [place for place, tag in enumerate(tags) if place in begins and _prefix(tag) in ("I", "E")]
+
+
+def _prefix(tag: str) -> str:
+    """B, I, E, S or O, whatever letters the scheme has."""
+    letter = tag[:1]
+    return _SAME_AS.get(letter, letter) if tag[1:2] in ("", "-") else letter
 
 
 def score_tags(

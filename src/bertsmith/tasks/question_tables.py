@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.errors import DataError
-from bertsmith.tasks.records import Column, Place, located, read_records, read_text, suffix_of
+from bertsmith.tasks.records import Column, Place, collect, located, read_records, read_text, suffix_of
 from bertsmith.tasks.rows import QuestionRow
 
 _log = logging.getLogger("bertsmith.tasks")
@@ -49,15 +49,13 @@ def read_question_rows(
             records.values(text_column),
             records.values(answers_column, optional=not require_labels),
         )
-        rows = [
-            QuestionRow(
-                _text(question, "question", place, line),
-                _text(text, "text", place, line),
-                _answers_of_columns(answers, place, line),
-                line,
-            )
-            for (line, question), (_, text), (_, answers) in zip(*columns, strict=True)
-        ]
+
+        def row(found: Sequence[tuple[int, object]]) -> QuestionRow:
+            (line, question), (_, text), (_, answers) = found
+            asked, told = _text(question, "question", place, line), _text(text, "text", place, line)
+            return QuestionRow(asked, told, _answers_of_columns(answers, place, line), line)
+
+        rows = collect(zip(*columns, strict=True), row)
     if not rows:
         raise place.error("no questions; expected at least one")
     if require_labels:
@@ -121,25 +119,32 @@ def _squad(path: str | Path) -> Iterator[QuestionRow]:
         found = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"not valid JSON: {error}", path=path) from error
-    number = 0
-    for article in _list(found, "data", path):
-        for paragraph in _list(article, "paragraphs", path):
-            for asked in _list(paragraph, "qas", path):
-                number += 1
-                place = Place(path)
-                text = _text(paragraph.get("context"), "context", place, number)
-                question = _text(asked.get("question"), "question", place, number)
-                answers: tuple[tuple[str, int], ...] | None = None
-                if asked.get("is_impossible"):
-                    answers = ()
-                elif "answers" in asked:
-                    answers = tuple(_answer(answer, place, number) for answer in _list(asked, "answers", path))
-                title = article.get("title")
-                source = title if isinstance(title, str) else None
-                yield QuestionRow(question, text, answers, number, str(asked.get("id", "")), source)
+    asked = [
+        (article, paragraph, question)
+        for article in _list(found, "data", path)
+        for paragraph in _list(article, "paragraphs", path)
+        for question in _list(paragraph, "qas", path)
+    ]
+    place = Place(path)
+    yield from collect(enumerate(asked, start=1), lambda one: _question(*one[1], place, one[0]))
 
 
-def _list(holder: object, key: str, path: str | Path) -> list[dict[str, Any]]:
+def _question(
+    article: Mapping[str, Any], paragraph: Mapping[str, Any], asked: Mapping[str, Any], place: Place, number: int
+) -> QuestionRow:
+    text = _text(paragraph.get("context"), "context", place, number)
+    question = _text(asked.get("question"), "question", place, number)
+    answers: tuple[tuple[str, int], ...] | None = None
+    if asked.get("is_impossible"):
+        answers = ()
+    elif "answers" in asked:
+        answers = tuple(_answer(answer, place, number) for answer in _list(asked, "answers", place.path))
+    title = article.get("title")
+    source = title if isinstance(title, str) else None
+    return QuestionRow(question, text, answers, number, str(asked.get("id", "")), source)
+
+
+def _list(holder: object, key: str, path: str | Path | None) -> list[dict[str, Any]]:
     found = holder.get(key) if isinstance(holder, dict) else None
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise DataError(f"no list {key!r} where there should be one; {_LAYOUT}", path=path)
@@ -149,7 +154,7 @@ def _list(holder: object, key: str, path: str | Path) -> list[dict[str, Any]]:
 def _answer(answer: Mapping[str, Any], place: Place, number: int) -> tuple[str, int]:
     text, start = answer.get("text"), answer.get("answer_start")
     if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
-        raise place.error(f"question {number}: an answer needs text and a whole number answer_start")
+        raise _wrong(place, number, "an answer needs text and a whole number answer_start")
     return text, start
 
 
@@ -173,5 +178,12 @@ def _answers_of_columns(found: object, place: Place, line: int) -> tuple[tuple[s
 def _text(value: object, what: str, place: Place, line: int) -> str:
     """An empty question is let through, as CMRC 2018 has them: the text alone is read."""
     if not isinstance(value, str) or (what != "question" and not value.strip()):
-        raise place.error(f"question {line}: the {what} is missing or empty")
+        raise _wrong(place, line, f"the {what} is missing or empty")
     return value
+
+
+def _wrong(place: Place, number: int, problem: str) -> DataError:
+    """Of a question, which has a number and, in JSON, no line."""
+    error = place.error(f"question {number}: {problem}")
+    error.line = number
+    return error

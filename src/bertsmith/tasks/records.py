@@ -140,6 +140,12 @@ def located(name: str | Path) -> str | Path:
     return name if is_url(str(name)) else find_data_file(name)
 
 
+def in_short(lines: Sequence[int]) -> str:
+    """The first ten, and how many more."""
+    named = ", ".join(f"{line:,}" for line in lines[:_NAMED])
+    return named + (f" and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else "")
+
+
 def find_data_file(path: str | Path) -> Path:
     """The file as it is named, or below the first data folder that has it.
 

@@ -12,9 +12,8 @@ Labels are text from here on; a whole number becomes its digits. Whatever is wro
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from bertsmith.errors import DataError
 from bertsmith.tasks.records import (
@@ -24,11 +23,9 @@ from bertsmith.tasks.records import (
     Records,
     collect,
     find_data_file,
-    located,
     numbered_lines,
     read_records,
     read_text,
-    suffix_of,
     together,
 )
 from bertsmith.tasks.rows import ClassesRow, ClassRow, RatedRow, TaggedRow, TextRow, labels_of
@@ -37,6 +34,7 @@ _TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 
 LabelT = TypeVar("LabelT")
+_NO_CLASS = 'is a measure, not a class; use task = "regress", or name the classes: labels = [...]'
 Labels = tuple[str, ...]
 
 
@@ -59,7 +57,7 @@ def read_text_rows(
     names = read_label_names(label_names) if label_names is not None else None
 
     def label(value: object, place: Place, line: int) -> str | None:
-        return _label(value, names, place, line, required=require_labels)
+        return class_cell(value, names, place, line, required=require_labels)
 
     columns = (text_column,) if pair_column is None else (text_column, pair_column)
     return _read_texts(source, columns, label_column, label, header=header, require_labels=require_labels)
@@ -107,8 +105,8 @@ def read_multilabel_rows(
         if value is None and not require_labels:
             return None
         if not isinstance(value, Sequence):
-            raise place.error(f"column {label_column!r} is {_kind(value)}; expected labels", line)
-        found = [str(_label(part, names, place, line, required=True)) for part in value]
+            raise place.error(f"column {label_column!r} is {kind_of(value)}; expected labels", line)
+        found = [str(class_cell(part, names, place, line, required=True)) for part in value]
         if doubled := [label for label, times in Counter(found).items() if times > 1]:
             raise place.error(f"label {doubled[0]!r} is there twice", line)
         return tuple(found)
@@ -164,31 +162,6 @@ def _text_rows(
     return collect(zip(zip(*map(records.values, text_columns), strict=True), labels, strict=True), row)
 
 
-def read_tagged_rows(
-    source: object,
-    *,
-    words_column: Column = "words",
-    labels_column: Column = "labels",
-    label_names: str | Path | None = None,
-    require_labels: bool = True,
-) -> list[TaggedRow]:
-    """Read sentences with a label on each word.
-
-    A file other than .jsonl, .parquet and .csv is CoNLL: tabs, or else spaces, between columns; the word is the first
-    and the label the last; blank lines end sentences; lines of -DOCSTART- are skipped. A list holds dicts, pairs
-    (words, labels), or, without `require_labels`, sequences of words.
-    """
-    names = read_label_names(label_names) if label_names is not None else None
-    if isinstance(source, str | Path) and suffix_of(source) not in _TABLE_SUFFIXES:
-        rows = _read_conll(located(source), names, require_labels=require_labels)
-    else:
-        if isinstance(source, list | tuple):
-            source = [(row,) if _is_words(row) else row for row in source]
-        records = read_records(source, header=True, columns=(words_column, labels_column))
-        rows = _rows_of_lists(records, words_column, labels_column, names, require_labels=require_labels)
-    return rows
-
-
 def read_label_names(path: str | Path) -> tuple[str, ...]:
     """Class names, one a line; the line's number from 0 is the label in the table."""
     path = find_data_file(path)
@@ -209,7 +182,8 @@ def class_names(
 ) -> tuple[str, ...]:
     """The labels to learn, in order: `declared`, or those of the training rows, sorted (whole numbers by value).
 
-    Raises `DataError` where the rows have fewer than two labels, or one that was not declared.
+    Raises `DataError` where the rows have fewer than two labels, or one that was not declared, or where all labels are
+    numbers and some have fractions.
     """
     rows = list(rows)
     seen = {label for row in rows for label in labels_of(row)}
@@ -224,6 +198,10 @@ def class_names(
         )
     if declared:
         return tuple(declared)
+    if all(map(_is_measure, seen)) and not all(float(label).is_integer() for label in seen):
+        place = Place(where)
+        odd = ((row.line, label) for row in rows for label in labels_of(row) if not float(label).is_integer())
+        raise together([place.error(f"label {label} {_NO_CLASS}", line) for line, label in odd])
     return tuple(sorted(seen, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
 
 
@@ -241,68 +219,16 @@ def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path
         raise together(wrong)
 
 
-def _read_conll(path: str | Path, names: Sequence[str] | None, *, require_labels: bool) -> list[TaggedRow]:
-    """Every line is looked at before the first wrong one is told of."""
-    place = Place(path)
-    numbered = numbered_lines(read_text(path))
-    lines = [(line, "" if text.startswith("-DOCSTART-") else text) for line, text in numbered]
-    table = [(line, text.split("\t") if "\t" in text else text.split()) for line, text in lines if text.strip()]
-    if not table:
-        raise place.error("no sentences; expected a word and its label a line")
-    first_line, width = table[0][0], len(table[0][1])
-    if width < 2 and require_labels:
-        raise place.error("one column; expected a word, a tab or space, and its label", first_line)
-
-    def word(found: tuple[int, list[str]]) -> tuple[int, tuple[str, str | None]]:
-        line, fields = found
-        if len(fields) != width:
-            raise place.error(f"{len(fields)} columns, but line {first_line} has {width}; expected the same", line)
-        if not fields[0].strip():
-            raise place.error("the word is empty; expected a word, a tab or space, and its label", line)
-        return line, (fields[0], _label(fields[-1], names, place, line, required=True) if width > 1 else None)
-
-    words = dict(collect(table, word))
-    rows: list[TaggedRow] = []
-    for is_sentence, some in groupby(lines, key=lambda numbered: bool(numbered[1].strip())):
-        if is_sentence:
-            numbers = [line for line, _ in some]
-            texts, labels = zip(*(words[line] for line in numbers), strict=True)
-            rows.append(TaggedRow(texts, labels if width > 1 else None, numbers[0]))
-    return rows
-
-
-def _rows_of_lists(
-    records: Records, words_column: Column, labels_column: Column, names: Sequence[str] | None, *, require_labels: bool
-) -> list[TaggedRow]:
-    place = records.place
-
-    def row(found: tuple[tuple[int, object], tuple[int, object]]) -> TaggedRow:
-        (line, words), (_, labels) = found
-        if not _is_words(words) or not words:
-            raise place.error(f"column {words_column!r} is {_kind(words)}; expected a list of words", line)
-        tags: tuple[str, ...] | None = None
-        if labels is not None or require_labels:
-            if not isinstance(labels, Sequence) or isinstance(labels, str):
-                raise place.error(f"column {labels_column!r} is {_kind(labels)}; expected a list of labels", line)
-            if len(labels) != len(words):
-                raise place.error(f"{len(words)} words but {len(labels)} labels; expected one label a word", line)
-            tags = tuple(str(_label(label, names, place, line, required=True)) for label in labels)
-        return TaggedRow(tuple(words), tags, line)
-
-    columns = zip(records.values(words_column), records.values(labels_column, optional=not require_labels), strict=True)
-    return collect(columns, row)
-
-
 def text_cell(value: object, column: Column, place: Place, line: int, *, required: bool) -> str:
     """A text as a table has it; `DataError` for what is none or, where it is required, empty."""
     if not isinstance(value, str):
-        raise place.error(f"the text in column {column!r} is {_kind(value)}; expected text", line)
+        raise place.error(f"the text in column {column!r} is {kind_of(value)}; expected text", line)
     if required and not value.strip():
         raise place.error(f"the text in column {column!r} is empty; remove the row or fill it in", line)
     return value
 
 
-def _label(value: object, names: Sequence[str] | None, place: Place, line: int, *, required: bool) -> str | None:
+def class_cell(value: object, names: Sequence[str] | None, place: Place, line: int, *, required: bool) -> str | None:
     """A label as text: names looked up by number, whole numbers as digits; None where it may be missing and is."""
     label = _as_label(value, place, line)
     if not label:
@@ -325,7 +251,7 @@ def _mark(value: object, column: Column, place: Place, line: int, *, required: b
         return False
     if text in ("1", "1.0", "true"):
         return True
-    raise place.error(f"column {column!r} is {_kind(value)}; expected 0 or 1", line)
+    raise place.error(f"column {column!r} is {kind_of(value)}; expected 0 or 1", line)
 
 
 def number_cell(value: object, place: Place, line: int, *, required: bool) -> float | None:
@@ -336,7 +262,7 @@ def number_cell(value: object, place: Place, line: int, *, required: bool) -> fl
             raise place.error("the number is missing; remove the row or fill it in", line)
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise place.error(f"the label is {_kind(value)}; expected a number", line)
+        raise place.error(f"the label is {kind_of(value)}; expected a number", line)
     try:
         found = float(value)
     except ValueError:
@@ -351,24 +277,27 @@ def _as_label(value: object, place: Place, line: int) -> str:
         return ""
     if isinstance(value, float):
         if not value.is_integer():
-            raise place.error(f"label {value} is a measure, not a class; expected names or whole numbers", line)
+            raise place.error(f"label {value} {_NO_CLASS}", line)
         value = int(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int):
         return str(value).strip()
-    raise place.error(f"the label is {_kind(value)}; expected a name or a whole number", line)
+    raise place.error(f"the label is {kind_of(value)}; expected a name or a whole number", line)
 
 
-def _is_words(value: object) -> TypeGuard[Sequence[str]]:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(word, str) for word in value)
+def _is_measure(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
 
 
 def _is_number(label: str) -> bool:
     return label.isascii() and label.isdigit()
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 

@@ -1,6 +1,5 @@
 """Token classification: one label a word, read at the word's first piece (Devlin et al. 2018, section 5.3)."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from bertsmith.tasks.features import Features, Floats, Ragged
 from bertsmith.tasks.losses import ONE_OF_CLASSES
 from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
 from bertsmith.tasks.rows import TaggedRow
-from bertsmith.tasks.tables import check_labels, class_names, read_tagged_rows
+from bertsmith.tasks.tables import check_labels, class_names
+from bertsmith.tasks.tag_tables import read_tagged_rows
+from bertsmith.tasks.words import split_words
 from bertsmith.tokenizer.encode import Tokenizer
 
 OUTSIDE = "O"
-_CHINESE = "㐀-䶿一-鿿豈-﫿"
-_WORD = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,17 @@ class Tag(Task[TaggedRow, Tagging]):
     expected = "a string or a list of words"
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
-        """CoNLL, or a table with lists; the columns' usual names are those of a tagger, `words` and `labels`."""
+        """CoNLL, or a table with lists or spans; the columns' usual names are a tagger's, `words` and `labels`, and of
+        spans `text` and `entities`.
+        """
         columns.without_pairs("a tagger labels each word")
         usual = Columns()
         return read_tagged_rows(
             source,
             words_column="words" if columns.text == usual.text else columns.text,
             labels_column="labels" if columns.label == usual.label else columns.label,
+            text_column=columns.text,
+            entities_column="entities" if columns.label == usual.label else columns.label,
             label_names=columns.label_names,
             require_labels=require_labels,
         )
@@ -147,8 +150,3 @@ class Tag(Task[TaggedRow, Tagging]):
 
 def _gold(rows: Sequence[TaggedRow]) -> list[Labels]:
     return [row.labels for row in rows if row.labels is not None]
-
-
-def split_words(text: str) -> list[str]:
-    """Words of a plain text for a tagger: runs of letters and digits, single Chinese characters, single marks."""
-    return _WORD.findall(text)
