@@ -5,21 +5,19 @@ saving); anything else is a defect of ours and shows its traceback. PyTorch take
 needs it is imported by the verbs that do.
 """
 
-import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 import bertsmith
-from bertsmith.commands import corpus, data, examples, plan, tokenizer
+from bertsmith.commands import corpus, data, examples, plan, predict, tokenizer
 from bertsmith.commands.folds import cross_validate
 from bertsmith.commands.options import (
     AllowPickle,
@@ -35,6 +33,7 @@ from bertsmith.commands.options import (
     RecipePath,
     RunsFolder,
     TextColumn,
+    columns_from,
     console_for,
     print_json,
     read_recipe,
@@ -46,7 +45,7 @@ from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.openmp import wait_asleep
 
 if TYPE_CHECKING:
-    from bertsmith.tasks.base import Columns
+    pass
 
 app = typer.Typer(
     name="bertsmith",
@@ -63,6 +62,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(examples.app, name="examples")
 app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
+app.command("predict")(predict.predict)
 app.command("init")(data.init)
 
 
@@ -201,7 +201,7 @@ def evaluate(
     from bertsmith.training.distributed import joined
 
     predictor = Predictor.load(model)
-    columns = _columns(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
+    columns = columns_from(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
     wanted = [expectation(text, predictor.task.metrics) for text in expect or []]
     with joined(predictor.runtime) as ranks:
         result = bertsmith.evaluate(predictor, data, columns=columns, name=model, ranks=ranks)
@@ -214,49 +214,6 @@ def evaluate(
             typer.echo(f"{row.metric:<18} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
     for one in wanted:
         one.check(result.scores)
-
-
-@app.command()
-def predict(
-    model: ModelName,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; or leave them out and give --file.")] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="A .txt file with a text a line, or a table: .tsv, .csv, .jsonl, CoNLL.")
-    ] = None,
-    pair: Annotated[
-        str | None, typer.Option(help="The second text, of a model that reads pairs; the first is the one TEXT.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of printing.")] = None,
-    text_column: TextColumn = None,
-    pair_column: PairColumn = None,
-    no_header: NoHeader = None,
-    as_json: AsJson = False,
-) -> None:
-    """Answer texts with a fine-tuned model: a label, or one for each word.
-
-    Example: bertsmith predict runs/quickstart/finetune "Call reshape before fit."
-    """
-    from bertsmith.tasks.predict import Predictor, write_predictions
-
-    if bool(texts) == (file is not None):
-        raise UsageError("predict takes texts or --file FILE, one of them")
-    if pair is not None and len(texts or []) != 1:
-        raise UsageError("--pair is the second text to one TEXT; for many pairs give --file and --pair-column")
-    given: Any = file if file is not None else [(text, pair) if pair is not None else text for text in texts or []]
-    predictor = Predictor.load(model)
-    if pair is not None and not predictor.task.takes_pairs:
-        raise UsageError(f"{model} takes {predictor.task.expected}; leave --pair out")
-    columns = None
-    if file is not None and file.suffix.lower() != ".txt":
-        columns = replace(predictor.columns, label_names=None)
-        columns = _columns(columns, text_column, None, pair_column, no_header, None)
-    records = bertsmith.predict(predictor, given, columns=columns)
-    if out is not None:
-        write_predictions(out, records)
-        typer.echo(out)
-        return
-    for record in records:
-        typer.echo(json.dumps(record, ensure_ascii=False) if as_json or file is not None else _in_words(record))
 
 
 @app.command("fill-mask")
@@ -340,47 +297,6 @@ def report(
     Example: bertsmith report runs/quickstart
     """
     typer.echo(bertsmith.write_report(run_folder, out))
-
-
-def _columns(
-    trained: "Columns",
-    text: str | None,
-    label: str | None,
-    pair: str | None,
-    no_header: bool | None,
-    label_names: str | None,
-) -> "Columns":
-    """As the model was fine-tuned, but for what is given here."""
-    header = trained.header if no_header is None else not no_header
-
-    def column(name: str) -> str | int:
-        return name if header or not name.isdecimal() else int(name)
-
-    given = {"text": text, "label": label, "pair": pair}
-    changes: dict[str, Any] = {key: column(name) for key, name in given.items() if name is not None}
-    if label_names is not None:
-        changes["label_names"] = label_names
-    return replace(trained, header=header, **changes)
-
-
-def _in_words(record: Mapping[str, Any]) -> str:
-    """One answer as a person reads it: what it is, how sure the model is, and what it was asked."""
-    if "words" in record:
-        return " ".join(
-            word if tag == "O" else f"{word}/{tag}"
-            for word, tag in zip(record["words"], record["predictions"], strict=True)
-        )
-    text = " | ".join(str(record[key]) for key in ("question", "text", "pair") if key in record)
-    if "predictions" in record:
-        sure = (f"{label} {record['probabilities'][label]:.0%}" for label in record["predictions"])
-        return f"{', '.join(sure) or 'none'}  {text}"
-    if "choices" in record:
-        return f"{record['choice']}  {record['probabilities'][record['prediction']]:.0%}  {text}"
-    if "probability" in record:
-        return f"{record['prediction'] or 'no answer'}  {record['probability']:.0%}  {text}"
-    if "probabilities" in record:
-        return f"{record['prediction']}  {record['probabilities'][record['prediction']]:.0%}  {text}"
-    return f"{record['prediction']:.4g}  {text}"
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.console import Console
 import bertsmith
 from bertsmith.config import Recipe, load_recipe
 from bertsmith.runtime import process_rank, processes_here, world_size
+
+if TYPE_CHECKING:
+    from bertsmith.tasks.base import Columns
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/quickstart.toml.")]
 Overrides = Annotated[
@@ -102,3 +106,24 @@ def print_json(value: Any) -> None:
         return
     json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
     sys.stdout.write("\n")
+
+
+def columns_from(
+    trained: "Columns",
+    text: str | None,
+    label: str | None,
+    pair: str | None,
+    no_header: bool | None,
+    label_names: str | None,
+) -> "Columns":
+    """As the model was fine-tuned, but for what is given here."""
+    header = trained.header if no_header is None else not no_header
+
+    def column(name: str) -> str | int:
+        return name if header or not name.isdecimal() else int(name)
+
+    given = {"text": text, "label": label, "pair": pair}
+    changes: dict[str, Any] = {key: column(name) for key, name in given.items() if name is not None}
+    if label_names is not None:
+        changes["label_names"] = label_names
+    return replace(trained, header=header, **changes)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -39,6 +40,10 @@ class MaskFiller:
             )
         runtime = runtime or detect(dtype="float32")
         return cls(model.to(runtime.device), tokenizer, runtime)
+
+    def __call__(self, given: Any) -> Any:
+        """The guesses for one sentence, or, of a list of sentences, those for all."""
+        return [self.predict(one) for one in given] if isinstance(given, list) else self.predict(given)
 
     def predict(self, sentence: str, *, top: int = 5) -> list[tuple[str, float]]:
         """The `top` most probable pieces of the vocabulary for the one [MASK] in `sentence`, and their probabilities.

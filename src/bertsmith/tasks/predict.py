@@ -5,8 +5,9 @@ predictor.predict(["They drank the pub dry.", "They drank the pub."])
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.embed import Embed
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.multilabel import Multilabel
-from bertsmith.tasks.records import find_data_file, numbered_lines, read_text
+from bertsmith.tasks.records import located, numbered_lines, read_text, suffix_of
 from bertsmith.tasks.regress import Regress
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tasks.tag import Tag
@@ -120,14 +121,29 @@ class Predictor:
             raise UsageError("predict takes several texts; put the one into a list: predict([text])")
         return [answer for _, answer in self.stream(self.row(text, number) for number, text in enumerate(texts, 1))]
 
-    def stream(self, rows: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Yield (row, answer) in order, `ROWS_AT_ONCE` rows at a time."""
-        rows = map(self._checked, rows)
+    def __call__(self, given: Any) -> Any:
+        """The answer to one text, or, of a list of texts, those to all."""
+        return self.predict(given) if isinstance(given, list) else self.predict([given])[0]
+
+    def stream(self, rows: Iterable[Any], *, on_rows: Callable[[int], None] | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield (row, answer) in order, `ROWS_AT_ONCE` rows at a time; on_rows: called now and then with those read."""
+        rows, before = map(self._checked, rows), 0
         while some := list(islice(rows, ROWS_AT_ONCE)):
             features = self.encode(some)
+
+            def on_examples(done: int, before: int = before, rows_per_example: float = _ratio(some, features)) -> None:
+                if on_rows is not None:
+                    on_rows(before + int(done * rows_per_example))
+
             outputs = compute_outputs(
-                self.model, features, self.task, pad_id=self.tokenizer.pad_id, runtime=self.runtime
+                self.model,
+                features,
+                self.task,
+                pad_id=self.tokenizer.pad_id,
+                runtime=self.runtime,
+                on_examples=on_examples,
             )
+            before += len(some)
             yield from zip(some, self.task.decode(some, features, outputs, self.labels), strict=True)
 
     def encode(self, rows: Sequence[Any], *, labelled: bool = False) -> Features:
@@ -157,26 +173,46 @@ def predict(
     *,
     columns: Columns | None = None,
     runtime: Runtime | None = None,
+    on_rows: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one JSON-ready record a row, in order: row, line, text (or words), prediction(s), probabilities.
 
     `source` is the path of a file, or texts. Without `columns` a .txt file is a text a line; any other is a table as
     the model was fine-tuned on (.tsv, .csv, .jsonl, CoNLL), labels not needed.
+
+    on_rows: called now and then with the rows answered and, where they are known, all there are, else 0.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
     rows: Iterable[Any]
     if isinstance(source, str | Path):
-        path = find_data_file(source)
-        if columns is None and path.suffix.lower() == ".txt":
+        path = located(source)
+        if columns is None and suffix_of(path) == ".txt":
             rows = [predictor.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
         else:
             columns = columns or replace(predictor.columns, label_names=None)  # labels are not needed
             rows = predictor.task.read(path, columns, require_labels=False)
     else:
         rows = (predictor.row(text, number) for number, text in enumerate(source, 1))
-    for number, (row, answer) in enumerate(predictor.stream(rows)):
+    total = len(rows) if isinstance(rows, list) else 0
+    on_some = None if on_rows is None else partial(_tell, on_rows, total)
+    yield from records_of(predictor, predictor.stream(rows, on_rows=on_some))
+
+
+def records_of(
+    predictor: Predictor, answered: Iterable[tuple[Any, Any]], *, first: int = 0
+) -> Iterator[dict[str, Any]]:
+    """A record for each (row, answer), numbered from `first`; what nobody knows is left out."""
+    for number, (row, answer) in enumerate(answered, start=first):
         record = predictor.task.record(number, row, answer)
         yield {key: value for key, value in record.items() if value is not None}
+
+
+def _tell(on_rows: Callable[[int, int], None], total: int, done: int) -> None:
+    on_rows(done, total)
+
+
+def _ratio(rows: Sequence[Any], features: Features) -> float:
+    return len(rows) / max(1, len(features))
 
 
 def write_predictions(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -193,17 +229,19 @@ def compute_outputs(
     runtime: Runtime,
     batch_tokens: int | None = None,
     ranks: Ranks | None = None,
+    on_examples: Callable[[int], None] | None = None,
 ) -> Floats:
     """What the head says at every item, (all items, labels), in the order of the rows; the mode is put back.
 
     ranks: where there are several and all of them call this, each reads every so-manieth batch, and all get the whole.
     The batches are those of one process, so the answers are too.
+    on_examples: called after each batch with the examples done.
     """
     batch_tokens = batch_tokens or BATCH_TOKENS.get(runtime.device.type, 4096)
     batches = evaluation_batches(features, objective=task.name, pad_id=pad_id, batch_tokens=batch_tokens)
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     outputs: Floats | None = None
-    was_training = model.training
+    was_training, done = model.training, 0
     model.eval()
     try:
         with torch.no_grad(), runtime.autocast():
@@ -212,6 +250,9 @@ def compute_outputs(
                 if outputs is None:
                     outputs = np.zeros((len(features.items.values), found.shape[-1]), dtype=np.float32)
                 outputs[features.items.indices(features.sequences(examples)[0])[0]] = found
+                done += len(examples)
+                if on_examples is not None:
+                    on_examples(done)
     finally:
         model.train(was_training)
     if ranks is not None and not ranks.is_alone:
