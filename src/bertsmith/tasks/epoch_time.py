@@ -31,10 +31,11 @@ from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.view import clock_text
 
 USUAL_LENGTHS = (64, 128, 256, 512)
-_WARM_UP = 1
-_TIMED = 3
+_TIMED = 2
+_PASSES = 2
+"""Of an update that is timed: the first of a batch's shape prepares kernels, and is not counted."""
 _MOST_SHARE = 0.02
-"""Of a run's updates that may be tried."""
+"""Of a run's updates that may be spent."""
 _USUAL_BATCH = 32
 _CAREFUL_EXAMPLES = 8
 """In a micro-batch, where the run is yet to find out how many fit into memory."""
@@ -52,10 +53,17 @@ class EpochTime:
     """`max_length` -> seconds of an epoch."""
     updates: int
     """That were timed."""
+    longest: int
+    """Tokens of the longest row: a larger `max_length` changes nothing."""
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{clock_text(seconds)} at {length}" for length, seconds in self.seconds.items())
-        return f"{parts} (predicted from {self.updates} update{'s' * (self.updates > 1)}; without evaluations)"
+        parts = []
+        for length, seconds in self.seconds.items():
+            parts.append(f"{clock_text(seconds)} at max_length = {length}{' or more' * (length >= self.longest)}")
+            if length >= self.longest:
+                break
+        told = f"predicted from {self.updates} update{'s' * (self.updates > 1)}; without evaluations"
+        return f"{', '.join(parts)} ({told})"
 
 
 def predict_epoch(
@@ -79,16 +87,17 @@ def predict_epoch(
         micro_batch_size: examples in a pass; None: not known yet.
         processes: that share the rows.
     """
-    tried = min(_WARM_UP + _TIMED, int(total_steps * _MOST_SHARE))
-    if tried <= _WARM_UP:
+    timed = min(_TIMED, int(total_steps * _MOST_SHARE) // _PASSES)
+    if not timed:
         return None
-    rate = processes * _rate(loss_sums, model, config, batches, tried, micro_batch_size or _CAREFUL_EXAMPLES, runtime)
+    rate = processes * _rate(loss_sums, model, config, batches, timed, micro_batch_size or _CAREFUL_EXAMPLES, runtime)
     features = batches.features
     whole = features.tokens.lengths if features.are_windows else whole_lengths(features)
     usual = () if features.are_windows else USUAL_LENGTHS
     most = min(config.max_position_embeddings, LONGEST)
     lengths = sorted({max_length, *(length for length in usual if length <= most)})
-    return EpochTime({length: epoch_flops(whole, config, length) / rate for length in lengths}, tried - _WARM_UP)
+    seconds = {length: epoch_flops(whole, config, length) / rate for length in lengths}
+    return EpochTime(seconds, timed, int(whole.max()))
 
 
 def predict_for(
@@ -132,24 +141,24 @@ def _rate(
     model: nn.Module,
     config: BertConfig,
     batches: TrainingBatches,
-    tried: int,
+    timed: int,
     micro_batch_size: int,
     runtime: Runtime,
 ) -> float:
-    """FLOPs per second of the updates after the first."""
+    """FLOPs per second of so many updates."""
     devices = [runtime.device] if runtime.device.type == "cuda" else []
     was_training = model.training
-    flops, began = 0.0, 0.0
+    flops = seconds = 0.0
     with torch.random.fork_rng(devices=devices):
         model.train()
-        for step in range(tried):
-            if step == _WARM_UP:
-                began = _now(runtime)
+        for step in range(timed):
             parts = batches.batch(step, micro_batch_size)
-            _pass(loss_sums, parts, runtime)
-            if step >= _WARM_UP:
-                flops += sum(epoch_flops(_lengths(part), config, LONGEST) for part in parts)
-    seconds = _now(runtime) - began
+            for _ in range(_PASSES):
+                began = _now(runtime)
+                _pass(loss_sums, parts, runtime)
+                taken = _now(runtime) - began
+            seconds += taken
+            flops += sum(epoch_flops(_lengths(part), config, LONGEST) for part in parts)
     model.zero_grad(set_to_none=True)
     model.train(was_training)
     return flops / seconds
