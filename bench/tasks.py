@@ -5,6 +5,7 @@
     tag                             WNUT-17
     answer                          XQuAD, windows of 384 tokens that share 128
     embed                           pairs of SICK, each other's negatives; the peer is sentence-transformers' own loss
+    next-sentence, masked-word, language-model    film reviews, a sentence a row
 
 The peer's is its tuned form: the same token ids, padded to the longest of the batch, rows in a random order, fused
 AdamW, bfloat16 where the CPU has it. Both sides: the checkpoint's dropout of 0.1, clip 1.0, equal threads. Work is
@@ -51,7 +52,11 @@ AUTO = {
     "choose": transformers.AutoModelForMultipleChoice,
     "tag": transformers.AutoModelForTokenClassification,
     "answer": transformers.AutoModelForQuestionAnswering,
+    "next-sentence": transformers.AutoModelForNextSentencePrediction,
+    "masked-word": transformers.AutoModelForMaskedLM,
+    "language-model": transformers.AutoModelForCausalLM,
 }
+REVIEWS = DATA / "corpus" / "en" / "movie_reviews.txt"
 SICK = DATA / "sick2014" / "train.tsv"
 PAIR = {"text": "sentence_A", "pair": "sentence_B"}
 
@@ -98,12 +103,14 @@ CASES = (
     Case("tag", DATA / "wnut17" / "train.conll", Columns(), 128, 32, 32),
     Case("embed", None, Columns(pair="pair"), 64, 32, 32),
     Case("answer", DATA / "xquad" / "xquad.en.json", Columns(), 384, 8, 8),
+    Case("next-sentence", REVIEWS, Columns(), 128, 32, 16),
+    Case("masked-word", REVIEWS, Columns(), 64, 32, 16),
+    Case("language-model", REVIEWS, Columns(), 64, 16, 8),
 )
 
 
 def our_loss(task: Task[Any, Any], model: torch.nn.Module, batch: Any) -> torch.Tensor:
-    losses = task.outputs.losses(task.item_outputs(model, batch), batch.targets, batch.item_groups)
-    return losses.sum() / batch.counts[task.name]
+    return task.loss_sum(model, batch) / batch.counts[task.name]
 
 
 def our_steps(
@@ -111,7 +118,14 @@ def our_steps(
 ) -> Callable[[], float]:
     model = task.head.from_pretrained(weights).train()
     optimizer = make_optimizer(model, FinetuneConfig(train="x", learning_rate=1e-5))
-    batches = TrainingBatches(features, objective=task.name, pad_id=pad_id, batch_size=case.batch_size, seed=1)
+    batches = TrainingBatches(
+        features,
+        objective=task.name,
+        redraw=lambda batch, epoch: task.redraw(batch, features, seed=1, epoch=epoch),
+        pad_id=pad_id,
+        batch_size=case.batch_size,
+        seed=1,
+    )
     numbers = itertools.count()
 
     def work() -> float:
@@ -142,10 +156,13 @@ class PeerRows:
 
     def batch(self, examples: np.ndarray[Any, Any]) -> dict[str, Any]:
         features = self.features
+        assert features.targets is not None
         sequences, _ = features.sequences(examples)
         rows = []
         for number in sequences.tolist():
             ids = features.tokens.values[features.tokens.starts[number] : features.tokens.starts[number + 1]].tolist()
+            if self.name == "language-model":  # ours does not read the last token, which only is to be told
+                ids.append(int(features.targets[features.items.starts[number + 1] - 1]))
             row = {"input_ids": ids}
             if features.second_starts is not None:
                 first = int(features.second_starts[number])
@@ -156,13 +173,15 @@ class PeerRows:
         inputs = dict(self.pad(rows, padding=True, return_tensors="pt"))
         if self.name == "choose":
             inputs = {name: value.view(len(examples), -1, value.shape[-1]) for name, value in inputs.items()}
-        return inputs | self.labels(examples, inputs["input_ids"].shape[-1])
+        return inputs | self.labels(examples, inputs)
 
-    def labels(self, examples: np.ndarray[Any, Any], seq: int) -> dict[str, torch.Tensor]:
-        features = self.features
+    def labels(self, examples: np.ndarray[Any, Any], inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        features, ids = self.features, inputs["input_ids"]
         assert features.targets is not None
-        if self.name == "tag":
-            labels = torch.full((len(examples), seq), -100)
+        if self.name == "language-model":
+            return {"labels": ids.masked_fill(inputs["attention_mask"] == 0, -100)}
+        if self.name in ("tag", "masked-word"):
+            labels = torch.full_like(ids, -100)
             for row, number in enumerate(examples.tolist()):
                 low, high = features.items.starts[number : number + 2]
                 labels[row, features.items.values[low:high].astype(np.int64)] = torch.from_numpy(
@@ -175,7 +194,8 @@ class PeerRows:
         return {"labels": targets[:, 0] if self.name == "choose" else targets}
 
     def tokens(self, batch: dict[str, Any]) -> int:
-        return sum(int(side["attention_mask"].sum()) for side in batch.get("sides", [batch]))
+        count = sum(int(side["attention_mask"].sum()) for side in batch.get("sides", [batch]))
+        return count - len(batch["labels"]) if self.name == "language-model" else count
 
 
 class SentenceTransformersLoss(torch.nn.Module):
@@ -231,7 +251,8 @@ def peer_loss(model: torch.nn.Module, rows: PeerRows, examples: np.ndarray[Any, 
 
 def measure(case: Case, options: Any, runtime: Runtime, folder: Path) -> None:
     task, tokenizer = TASKS[case.name], Tokenizer.load(MINILM)
-    rows = task.read(MADE[case.name]() if case.source is None else case.source, case.columns, require_labels=True)
+    source = MADE[case.name]() if case.source is None else case.source
+    rows = task.read(source, case.columns, require_labels=True)[:10_000]
     labels = task.labels_in(rows, where=None, declared=())
     features = task.encode(rows, tokenizer, labels=labels, max_length=case.max_length)
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bertsmith.analysis.report import write_report
     from bertsmith.config import Recipe, load_recipe
     from bertsmith.pipeline import finetune, load, pretrain, run
+    from bertsmith.tasks.continuation import generate
     from bertsmith.tasks.evaluate import evaluate
     from bertsmith.tasks.extract import FeatureExtractor, extract_features
     from bertsmith.tasks.fill import fill_mask
@@ -33,6 +34,7 @@ __all__ = [
     "extract_features",
     "fill_mask",
     "finetune",
+    "generate",
     "load",
     "load_recipe",
     "predict",
@@ -50,6 +52,7 @@ _ROOMS = {
     "extract_features": "tasks.extract",
     "fill_mask": "tasks.fill",
     "finetune": "pipeline",
+    "generate": "tasks.continuation",
     "load": "pipeline",
     "load_recipe": "config",
     "predict": "tasks.predict",

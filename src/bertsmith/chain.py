@@ -378,6 +378,7 @@ _INPUTS = {
     "pairs": ("'a text' --pair 'and a second'", "YOUR_PAIRS.tsv"),
     "answer": ("'a question' --pair 'a text with the answer'", "YOUR_QUESTIONS.json"),
     "choose": ("", "YOUR_QUESTIONS.jsonl"),
+    "masked-word": ("'a text with a [MASK] in it'", "YOUR_TEXTS.txt"),
 }
 """Kind of model -> what `predict` takes at the terminal, and from a file."""
 
@@ -389,6 +390,7 @@ def _next_commands(result: RunResult) -> list[str]:
         card = read_card(result.finetuned.run_dir / "model")
         given, file = _INPUTS.get("pairs" if card.get("pairs") else str(card.get("task")), _INPUTS["classify"])
         return [
+            *([f"bertsmith generate {finetuned} 'how a text begins'"] if card.get("task") == "language-model" else []),
             *([f"bertsmith predict {finetuned} {given}"] if given else []),
             f"bertsmith predict {finetuned} --file {file}",
             f"bertsmith run {folder}/recipe.toml --set name=second --set finetune.learning_rate=1e-4",

@@ -238,6 +238,36 @@ def fill_mask(
         typer.echo(f"{text}\n    {in_words(found)}")
 
 
+@app.command()
+def generate(
+    model: ModelName,
+    texts: Annotated[list[str], typer.Argument(help="How texts begin.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to write for each.")] = 50,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0.0, help="0: always the likeliest token. Above: drawn, from a flatter choice if higher."),
+    ] = 0.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw from so many of the likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that together have this share.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 42,
+    as_json: AsJson = False,
+) -> None:
+    """Continue texts with a model that was fine-tuned as a language model.
+
+    Example: bertsmith generate runs/reviews/finetune "the film is" --temperature 0.8 --top-p 0.9 --seed 1
+    """
+    from bertsmith.tasks.continuation import Sampling, TextGenerator
+
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    generator = TextGenerator.load(model)
+    found = [generator.generate(text, max_new_tokens=max_new_tokens, sampling=sampling) for text in texts]
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    for one in found:
+        typer.echo(one.whole)
+
+
 @app.command("extract-features")
 def extract_features(
     model: ModelName,

@@ -10,10 +10,10 @@ from torch import nn
 from bertsmith.chain import Chain, RunResult, Tables
 from bertsmith.config import STAGES, Recipe, load_recipe, parse_recipe
 from bertsmith.errors import Stopped, UsageError
-from bertsmith.model.weights import resolve_model_dir
+from bertsmith.model.weights import read_card, resolve_model_dir
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.fill import MaskFiller, is_language_model
-from bertsmith.tasks.predict import Predictor
+from bertsmith.tasks.predict import TASKS, Predictor
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any]
 
@@ -88,13 +88,15 @@ def finetune(
 def load(
     name: str | Path, *, head: type[nn.Module] | None = None, runtime: Runtime | None = None
 ) -> Predictor | MaskFiller:
-    """A run, model directory or hub name, ready to `predict`: labels or tags; words for a [MASK] if only pre-trained.
+    """A run, model directory or hub name, ready to `predict`: what its task answers; words for a [MASK] if only
+    pre-trained.
 
     head: the class that it was fine-tuned with, where it has a head of its own.
 
     >>> bertsmith.load("runs/cola/finetune").predict(["They drank the pub."])   # doctest: +SKIP
     """
-    if is_language_model(resolve_model_dir(name)):
+    directory = resolve_model_dir(name)
+    if read_card(directory).get("task") not in TASKS and is_language_model(directory):
         return MaskFiller.load(name, runtime=runtime)
     return Predictor.load(name, head=head, runtime=runtime)
 

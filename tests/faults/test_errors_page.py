@@ -169,6 +169,7 @@ SECTIONS: dict[str, list[Case]] = {
              "runtime.ray_address=10.0.0.1:6379", code=2),
         case("texts and a file at once", "predict", "tickets", "the day", "--file", "tickets.csv", code=2),
         case("nothing to fill in", "fill-mask", "base", "the day was", code=2),
+        case("a choice to draw from where nothing is drawn", "generate", "base", "the day", "--top-k", "5", code=2),
     ],
     "Models and checkpoints": [
         finetune("a directory that is not there", "model=./nowhere"),
@@ -182,6 +183,7 @@ SECTIONS: dict[str, list[Case]] = {
         finetune("a pickle instead of safetensors", "model=pickled"),
         finetune("a network that is not this one", "model=relative"),
         case("predict with a model that was only pre-trained", "predict", "base", "the day"),
+        case("a continuation by a model that reads both ways", "generate", "base", "the day"),
         case("fill-mask with a model that was fine-tuned", "fill-mask", "tickets", "the [MASK]"),
         case("a label that the model does not know", "evaluate", "tickets", "odd.csv",
              odd_csv="text,label\nthe day,fair\n"),

@@ -66,6 +66,27 @@ def test_from_a_recipe_file_to_scores(tmp_path: Path, task: str, ending: str):
     assert resolved.finetune.epochs == 4
 
 
+@pytest.mark.parametrize("task", ["next-sentence", "masked-word", "language-model"])
+def test_from_plain_text_to_scores(tmp_path: Path, task: str):
+    """A sentence a line, a blank line between documents."""
+    write_tiny_model(tmp_path / "base")
+    for seed, name in enumerate(("train", "near", "far")):
+        texts = [text for text, _ in text_rows(60, seed=seed)]
+        documents = ["\n".join(texts[start : start + 6]) for start in range(0, len(texts), 6)]
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    path = tmp_path / "flow.toml"
+    path.write_text(RECIPE.format(task=task, folder=tmp_path, ending="txt"), encoding="utf-8")
+
+    result = finetune(load_recipe(path), tmp_path / "run", console=quiet(), runtime=CPU)
+    assert result.scores.keys() == {"near", "far"}
+    for split, scores in result.scores.items():
+        assert scores == pytest.approx(evaluate(tmp_path / "run", tmp_path / f"{split}.txt", runtime=CPU).scores)
+        written = (tmp_path / "run" / f"predictions-{split}.jsonl").read_text().splitlines()
+        assert len(written) == (50 if task == "next-sentence" else 60)
+    names = {row.name for row in result.score_table}
+    assert ("majority" in names) == (task == "next-sentence")
+
+
 @pytest.mark.data
 def test_cola_as_it_is(tmp_path: Path, minilm_dir: Path, shared_data: Path):
     """The public files, no header, columns by number, the real checkpoint: a few steps."""

@@ -200,11 +200,21 @@ def test_untied_decoder(head: str, tmp_path: Path) -> None:
     assert (ours.decoder_weight - ours.bert.embeddings.word_embeddings.weight).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("head", ["BertModel", "BertForMaskedLM"])
-def test_a_decoder_sees_only_what_is_before(head: str, tmp_path: Path) -> None:
-    ours, theirs = pair(head, tmp_path / "model", TINY.replace(is_decoder=True))
-    inputs = inputs_for(head)
-    assert_same(ours(**inputs), theirs(**inputs, use_cache=False), tolerance=1e-5, real=inputs["attention_mask"])
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "padding"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_decoder_sees_only_what_is_before(head: str, masked: bool, tmp_path: Path) -> None:
+    ours, theirs = pair(head, tmp_path / "model", config_for(head).replace(is_decoder=True))
+    inputs = inputs_for(head, masked=masked)
+    keeps_nothing = {"use_cache": False} if head in ("BertModel", "BertForMaskedLM", "BertLMHeadModel") else {}
+    assert_same(ours(**inputs), theirs(**inputs, **keeps_nothing), tolerance=1e-5, real=inputs.get("attention_mask"))
+    both_ways = getattr(model_room, head).from_pretrained(tmp_path / "model", overrides={"is_decoder": False})
+    if head != "BertLMHeadModel":  # which always reads from left to right
+        mine, other = ours(**inputs), both_ways(**inputs)
+        assert any(
+            not torch.allclose(getattr(mine, field.name), getattr(other, field.name), atol=1e-3)
+            for field in fields(mine)
+            if isinstance(getattr(mine, field.name), Tensor)
+        )
 
 
 @pytest.mark.parametrize("head", HEADS)

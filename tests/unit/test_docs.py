@@ -26,7 +26,7 @@ import bertsmith
 from bertsmith.cli import app
 from bertsmith.config import FinetuneConfig, LoopConfig, PretrainConfig, Recipe, load_recipe, parse_recipe
 from bertsmith.errors import RecipeError
-from bertsmith.tasks.fill import MASK
+from bertsmith.tasks.masked_word import MASK
 
 ROOT = Path(__file__).parents[2]
 TOP = [ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")]
@@ -69,7 +69,7 @@ MEANINGS = {
     "CodeWords.train": "Sentences to train on.",
     "CodeWords.validation": "Sentences to choose the best checkpoint by.",
     "CodeWords.test": "Sentences to score.",
-    "FinetuneConfig.task": "A label for a text, or for each word of a sentence.",
+    "FinetuneConfig.task": "[What is learned](tasks.md).",
     "TableConfig.text_column": "Name, or number from 0. Tag, in a table: lists of words (default `words`).",
     "TableConfig.label_column": "Name, or number from 0. Tag, in a table: lists of labels (default `labels`).",
     "FinetuneConfig.epochs": "Passes over the training rows.",

@@ -38,7 +38,7 @@ def predict(
         bool, typer.Option("--json", help="Print JSON Lines; those of a file or input always are.")
     ] = False,
 ) -> None:
-    """Answer texts with a fine-tuned model: a label, or one for each word.
+    """Answer texts with a fine-tuned model: a label, or one for each word; words for [MASK]s; how likely a text is.
 
     Example: bertsmith predict runs/quickstart/finetune "Call reshape before fit."
     """
@@ -86,12 +86,20 @@ def _counted(records: Iterator[dict[str, Any]], report: Any) -> Iterator[dict[st
 
 def _in_words(record: Mapping[str, Any]) -> str:
     """One answer as a person reads it: what it is, how sure the model is, and what it was asked."""
+    from bertsmith.tasks.fill import in_words
+
     if "words" in record:
         return " ".join(
             word if tag == "O" else f"{word}/{tag}"
             for word, tag in zip(record["words"], record["predictions"], strict=True)
         )
     text = " | ".join(str(record[key]) for key in ("question", "text", "pair") if key in record)
+    if "blanks" in record:
+        return "\n    ".join([record["filled"], *(in_words(list(one["guesses"].items())) for one in record["blanks"])])
+    if "perplexity" in record:
+        return f"{record['perplexity']:.4g}  {text}"
+    if "vector" in record:
+        return f"{' '.join(f'{x:.3f}' for x in record['vector'][:4])} ... ({len(record['vector'])})  {text}"
     if "predictions" in record:
         sure = (f"{label} {record['probabilities'][label]:.0%}" for label in record["predictions"])
         return f"{', '.join(sure) or 'none'}  {text}"

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from bertsmith.config.section import Positive, Section, Share
 from bertsmith.config.table import Rows, TableConfig
-from bertsmith.config.training import LoopConfig
+from bertsmith.config.training import LoopConfig, MaskBy, MaskShare
 
 
 class CodeWords(Section):
@@ -19,14 +19,25 @@ class CodeWords(Section):
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
-_TASKS_WITH_LABELS = ("classify", "multilabel", "tag")
+_TASKS_WITH_LABELS = ("classify", "multilabel", "tag", "next-sentence")
 _TASKS_OF_WHOLE_TEXTS = ("classify", "multilabel", "regress")
 
 
 class FinetuneConfig(LoopConfig, TableConfig):
     """A labelled table to a model with scores."""
 
-    task: Literal["classify", "multilabel", "regress", "choose", "tag", "answer", "embed"] = "classify"
+    task: Literal[
+        "classify",
+        "multilabel",
+        "regress",
+        "choose",
+        "tag",
+        "answer",
+        "embed",
+        "next-sentence",
+        "masked-word",
+        "language-model",
+    ] = "classify"
     model: str | None = None
     """Checkpoint directory, run or hub name; default: the model this recipe pre-trains."""
     code_words: CodeWords | None = None
@@ -57,6 +68,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """embed, margin: of cosines."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """embed, cosine: the numbers of texts with nothing in common, and of equal ones."""
+    mask_share: MaskShare = 0.15
+    """masked-word: share of a text's tokens to guess in training; validation and test always hide 15 %."""
+    mask_by: MaskBy = "token"
+    """masked-word: what is hidden together: single tokens, whole words (Chinese ones too), or runs of words."""
     epochs: Positive = 3
     dropout: Rate | None = None
     """Of hidden states and attention, in fine-tuning and in the config of what it saves; default: as the model has."""
@@ -79,11 +94,11 @@ class FinetuneConfig(LoopConfig, TableConfig):
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of what stands on the encoder; default: the learning rate."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """classify, tag, multilabel: share of each label that is spread over all of them."""
+    """Tasks with classes: share of each label that is spread over all of them."""
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    """classify, tag, multilabel: how much less what is answered rightly counts already (focal loss); usual: 2."""
+    """Tasks with classes: how much less what is answered rightly counts already (focal loss); usual: 2."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """classify, tag, multilabel: by which each label's loss is multiplied. balanced: rows / (labels x rows with it)."""
+    """Tasks with classes: by which each label's loss is multiplied. balanced: rows / (labels x rows with it)."""
     r_drop: Annotated[float, Field(ge=0)] = 0.0
     """Weight of R-Drop: each row is read twice, and the two dropouts are to give one answer; usual: 1 to 5."""
     adversarial: Literal["fgm", "pgd"] | None = None
@@ -104,8 +119,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """`"epoch"` or a number of steps."""
     baselines: tuple[Literal["majority", "mean", "dictionary", "linear", "overlap", "random-weights"], ...] = ()
     """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
-    a linear model (classify, multilabel, regress: TF-IDF; tag: word, neighbours and shape); overlap of words (choose,
-    embed); the same BERT from random weights."""
+    a linear model (texts and pairs: TF-IDF; tag: word, neighbours and shape); overlap of words (choose, embed);
+    the same BERT from random weights."""
     literature: dict[str, str] = {}
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -151,7 +166,11 @@ class FinetuneConfig(LoopConfig, TableConfig):
     @property
     def task_options(self) -> dict[str, Any]:
         """What the task needs besides columns."""
-        keys = {"answer": ("stride", "no_answer"), "embed": ("loss", "temperature", "margin", "score_range")}
+        keys = {
+            "answer": ("stride", "no_answer"),
+            "embed": ("loss", "temperature", "margin", "score_range"),
+            "masked-word": ("mask_share", "mask_by"),
+        }
         windows = ("windows", "stride", "max_windows") if self.windows is not None else ()
         found = {key: getattr(self, key) for key in keys.get(self.task, windows)}
         return found | {"pooling": self.pooling or "mean"} if self.task == "embed" else found

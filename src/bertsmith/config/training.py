@@ -72,6 +72,7 @@ NOT_OF_THE_WEIGHTS = {
 
 Objective = Literal["mlm", "nsp", "sop", "agreement", "smoothness", "label"]
 MaskShare = Annotated[float, Field(gt=0, lt=1)]
+MaskBy = Literal["token", "word", "span"]
 _ENDS = {"max_steps", "budget_minutes"}
 _OF_THE_WHOLE_RUN = (
     *("phases", "labelled", "init", "seed"),
@@ -100,7 +101,7 @@ class PretrainConfig(LoopConfig):
     mask_share: MaskShare | tuple[MaskShare, MaskShare] = 0.15
     """Share of tokens to guess; `[0.3, 0.15]` falls evenly from the first to the second over the phase. Held-out loss
     is measured at 0.15 whatever is said here."""
-    mask_by: Literal["token", "word", "span"] = "token"
+    mask_by: MaskBy = "token"
     """What is hidden together: single tokens, whole words (Chinese ones too), or runs of words (SpanBERT)."""
     batch_size_rampup: tuple[Positive, Annotated[float, Field(gt=0, le=1)]] | None = None
     """`[8, 0.3]`: begin with 8 examples in an update, and be at batch_size after 0.3 of the phase. Text only; labelled

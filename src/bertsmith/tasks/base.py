@@ -6,13 +6,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from torch import Tensor, nn
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, from_numpy, nn
 
 from bertsmith.errors import UsageError
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats
-from bertsmith.tasks.losses import Outputs
+from bertsmith.tasks.losses import Outputs, Shape
 from bertsmith.tasks.rows import labels_of
 from bertsmith.tokenizer.encode import Tokenizer
 
@@ -85,6 +87,8 @@ class Task(ABC, Generic[RowT, AnswerT]):
     """Those of the metrics that are better when smaller."""
     outputs_are_classes: ClassVar[bool] = True
     """Whether the head has an output for each class of the rows, and so must be a fresh one for other classes."""
+    own_labels: ClassVar[Labels] = ()
+    """Names of the head's outputs where they are the same for all rows, whatever config.json calls them."""
     takes_pairs: ClassVar[bool] = False
     """Whether `row` takes two texts."""
     expected: ClassVar[str]
@@ -148,11 +152,33 @@ class Task(ABC, Generic[RowT, AnswerT]):
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """What the head says at each item: (items, labels)."""
 
+    def redraw(self, batch: TaskBatch, features: Features, *, seed: int, epoch: int) -> TaskBatch:  # noqa: ARG002
+        """A training batch as it is in this epoch, a pure function of (seed, epoch, examples); always the same, unless
+        a task draws something anew.
+        """
+        return batch
+
+    def loss_sum(self, model: nn.Module, batch: TaskBatch, shape: Shape | None = None) -> Tensor:
+        """Summed over the targets of a training batch."""
+        assert batch.targets is not None, "training rows have labels"
+        return self.outputs.losses(self.item_outputs(model, batch), batch.targets, batch.item_groups, shape).sum()
+
     # Answers
+
+    def item_results(self, model: nn.Module, batch: TaskBatch) -> Tensor:
+        """What is kept of each item's outputs until all rows are read, (items, ...): all, where they are few."""
+        return self.item_outputs(model, batch)
+
+    def losses_of(self, results: Floats, features: Features) -> npt.NDArray[np.float64]:
+        """(targets,) from the results of all items."""
+        assert features.targets is not None, "rows without labels have no loss"
+        groups = from_numpy(features.item_groups) if features.alternatives else None
+        losses = self.outputs.losses(from_numpy(results), from_numpy(features.targets), groups)
+        return losses.numpy().astype(np.float64)
 
     @abstractmethod
     def decode(self, rows: Sequence[RowT], features: Features, outputs: Floats, labels: Sequence[str]) -> list[AnswerT]:
-        """One answer a row; `outputs` is (all items, labels), in the order of the features' items."""
+        """One answer a row; `outputs` are the results of all items, in the order of the features' items."""
 
     @abstractmethod
     def answer_of(self, row: RowT, prediction: Any) -> AnswerT:

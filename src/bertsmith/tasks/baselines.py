@@ -211,6 +211,9 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "tag": {"majority": majority_tag, "dictionary": dictionary_tag, "linear": linear_tag},
     "answer": {},
     "embed": {"overlap": overlap_vectors},
+    "next-sentence": {"majority": majority_label, "linear": linear_label},
+    "masked-word": {},
+    "language-model": {},
 }
 """Task -> name -> function (train rows, validation rows, metric) -> function (rows) -> a label or tags for each row."""
 

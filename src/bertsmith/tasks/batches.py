@@ -5,7 +5,7 @@ Losses are sums over targets, so that micro-batches of any size add up to the lo
 Shapes: batch = sequences in a batch, seq = its longest one, items = outputs read in it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ class TrainingBatches:
 
     Each epoch's order is new. Within windows of `WINDOW_BATCHES` batches examples are sorted by length, so that a
     batch holds those of nearly one length; then the batches themselves are put in a random order. The last, smaller
-    batch of an epoch is kept.
+    batch of an epoch is kept. `redraw(batch, epoch)` gives a micro-batch as it is in that epoch.
     """
 
     def __init__(
@@ -138,6 +138,7 @@ class TrainingBatches:
         *,
         objective: str,
         also: Sequence[str] = (),
+        redraw: Callable[[TaskBatch, int], TaskBatch] = lambda batch, _: batch,
         pad_id: int,
         batch_size: int,
         micro_batch_size: int | None = None,
@@ -148,6 +149,7 @@ class TrainingBatches:
     ):
         self.features = features
         self.objective, self.also = objective, also
+        self.redraw = redraw
         self.pad_id = pad_id
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
@@ -168,7 +170,7 @@ class TrainingBatches:
         mine = self._batches[number][self.rank :: self.world_size]
         size = micro_batch_size or self.micro_batch_size
         parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-        return [self._assemble(part) for part in parts]
+        return [self._assemble(part, epoch=epoch) for part in parts]
 
     def longest(self, num_rows: int) -> TaskBatch:
         """A batch that takes as much memory as any of so many examples: those of the most sequences (choices), padded
@@ -177,10 +179,10 @@ class TrainingBatches:
         lengths, widths = self.features.lengths, self.features.widths
         examples = np.lexsort((-lengths, -widths))[:num_rows]
         examples = np.concatenate([examples, np.repeat(examples[:1], num_rows - len(examples))])
-        return self._assemble(examples, least_length=int(lengths.max()))
+        return self._assemble(examples, epoch=0, least_length=int(lengths.max()))
 
-    def _assemble(self, examples: Ints, *, least_length: int = 0) -> TaskBatch:
-        return assemble(
+    def _assemble(self, examples: Ints, *, epoch: int, least_length: int = 0) -> TaskBatch:
+        batch = assemble(
             self.features,
             examples,
             objective=self.objective,
@@ -188,6 +190,7 @@ class TrainingBatches:
             pad_id=self.pad_id,
             least_length=least_length,
         )
+        return self.redraw(batch, epoch)
 
     def distinct_tokens(self, steps: int) -> float:
         """Mean number of different tokens in each of the first updates."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card
@@ -125,13 +124,11 @@ def evaluate(
 def score_outputs(
     task: Task[Any, Any], rows: Sequence[Any], features: Features, outputs: Floats, labels: Sequence[str]
 ) -> Scored:
-    """Answers, scores and losses from what the head said at every item: outputs (all items, labels)."""
+    """Answers, scores and losses from the results of all items."""
     if features.targets is None:
         raise UsageError("rows without labels cannot be scored; use predict")
     answers = task.decode(rows, features, outputs, labels)
-    groups = torch.from_numpy(features.item_groups) if features.alternatives else None
-    found = task.outputs.losses(torch.from_numpy(outputs), torch.from_numpy(features.targets), groups)
-    losses = found.numpy().astype(np.float64)
+    losses = task.losses_of(outputs, features)
     owner = features.row_of_target
     targets = np.bincount(owner, minlength=len(rows))
     row_losses = np.bincount(owner, weights=losses, minlength=len(rows)) / np.maximum(targets, 1)

@@ -12,10 +12,9 @@ from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
+from bertsmith.tasks.masked_word import MASK
 from bertsmith.tasks.predict import check_max_length, check_tokenizer
 from bertsmith.tokenizer.encode import Tokenizer
-
-MASK = "[MASK]"
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,10 @@ class _Run:
         train_features = self._encode(splits.train, "train")
         validation_features = self._encode(splits.validation, "validation")
         model = self.start.model(task, splits.labels, config).to(self.runtime.device)
+        if model.config.is_decoder and getattr(model.get_submodule("bert"), "pooler", None) is not None:
+            self.say(
+                "causal     the model reads from left to right (is_decoder): [CLS], where this head reads, sees itself"
+            )
         freeze([model], config.freeze)
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
@@ -218,6 +222,7 @@ class _Run:
             train_features,
             objective=task.name,
             also=tuple(loss.weights),
+            redraw=lambda batch, epoch: task.redraw(batch, train_features, seed=self.seed, epoch=epoch),
             pad_id=self.tokenizer.pad_id,
             batch_size=self._batch_size()[0],
             seed=self.seed,
@@ -385,7 +390,7 @@ class _Run:
             "task": self.task.name,
             "labels": self.splits.labels,
             "max_length": self.config.max_length,
-            "pairs": self.config.pair_column is not None,
+            "pairs": getattr(self.splits.train[0], "pair", None) is not None,
             "options": self.task.options,
             "columns": self.splits.columns.to_card(),
             "metric": self.metric,

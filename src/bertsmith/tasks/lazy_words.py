@@ -4,6 +4,7 @@ from torch import nn
 
 from bertsmith.config import FinetuneConfig
 from bertsmith.errors import UsageError
+from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.batches import TrainingBatches
@@ -29,6 +30,7 @@ def lazy_words(
     assert isinstance(words, nn.Embedding)
     hindrances = {
         "the optimizer is not plain AdamW": config.optimizer != "adamw" or not config.bias_correction,
+        "they are the decoder too, whose gradient reaches all rows": _are_decoder(model, words),
         "the word embeddings are frozen": not words.weight.requires_grad,
         "l2_start reads all weights": config.l2_start > 0,
         "the step is compiled": config.compile == "on",
@@ -41,3 +43,7 @@ def lazy_words(
         return None
     share = batches.distinct_tokens(_LOOKED_AT_BATCHES) / words.num_embeddings
     return words if config.lazy_embeddings == "on" or share < LAZY_BELOW else None
+
+
+def _are_decoder(model: Pretrained, words: nn.Embedding) -> bool:
+    return isinstance(model, LanguageModel) and model.decoder_weight is words.weight

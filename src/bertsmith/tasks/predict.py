@@ -30,7 +30,10 @@ from bertsmith.tasks.choose import Choose
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.embed import Embed
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.generate import Generate
+from bertsmith.tasks.masked_word import MaskedWord
 from bertsmith.tasks.multilabel import Multilabel
+from bertsmith.tasks.next_sentence import NextSentence
 from bertsmith.tasks.records import located, numbered_lines, read_text, suffix_of
 from bertsmith.tasks.regress import Regress
 from bertsmith.tasks.rows import TextRow
@@ -39,7 +42,11 @@ from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.distributed import Ranks
 
 TASKS: dict[str, Task[Any, Any]] = {
-    task.name: task for task in (Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer(), Embed())
+    task.name: task
+    for task in (
+        *(Classify(), Multilabel(), Regress(), Choose(), Tag(), Answer(), Embed()),
+        *(NextSentence(), MaskedWord(), Generate()),
+    )
 }
 _TASK_OF_HEAD = {(task.head.__name__, task.problem_type): name for name, task in TASKS.items()}
 
@@ -109,7 +116,8 @@ class Predictor:
         runtime = runtime or detect(dtype="float32")
         model.to(runtime.device)
         pairs = card.get("pairs")
-        return cls(directory, chosen, model, tokenizer, config.labels, max_length, runtime, pairs, columns)
+        labels = chosen.own_labels or config.labels
+        return cls(directory, chosen, model, tokenizer, labels, max_length, runtime, pairs, columns)
 
     def predict(self, texts: Iterable[Any]) -> list[Any]:
         """Answers in the order of `texts`, of the task's own kind (`Classification`, `Tagging`, `Span`, ...).
@@ -231,7 +239,7 @@ def compute_outputs(
     ranks: Ranks | None = None,
     on_examples: Callable[[int], None] | None = None,
 ) -> Floats:
-    """What the head says at every item, (all items, labels), in the order of the rows; the mode is put back.
+    """The task's results of all items, (all items, ...), in the order of the rows; the mode is put back.
 
     ranks: where there are several and all of them call this, each reads every so-manieth batch, and all get the whole.
     The batches are those of one process, so the answers are too.
@@ -246,7 +254,7 @@ def compute_outputs(
     try:
         with torch.no_grad(), runtime.autocast():
             for examples, batch in islice(batches, rank, None, size):
-                found = task.item_outputs(model, batch.to(runtime.device)).float().cpu().numpy()
+                found = task.item_results(model, batch.to(runtime.device)).float().cpu().numpy()
                 if outputs is None:
                     outputs = np.zeros((len(features.items.values), found.shape[-1]), dtype=np.float32)
                 outputs[features.items.indices(features.sequences(examples)[0])[0]] = found

@@ -4,6 +4,7 @@
                (text, second text, label)
     multilabel the same with labels: a list, text with separators, or columns of 0 and 1
     regress    the same with a number for a label
+    words      the same without labels (masked-word, language-model); a .txt is a text a line
     tag        CoNLL (word first, tag last, blank line between sentences), or tables with lists of words and of labels
 
 Labels are text from here on; a whole number becomes its digits. Whatever is wrong is a `DataError` with file and line.
@@ -61,6 +62,20 @@ def read_text_rows(
 
     columns = (text_column,) if pair_column is None else (text_column, pair_column)
     return _read_texts(source, columns, label_column, label, header=header, require_labels=require_labels)
+
+
+def read_plain_rows(source: object, *, text_column: Column = "text", header: bool = True) -> list[TextRow[None]]:
+    """Texts alone: the lines of a .txt that are not blank, or a table's text column."""
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".txt":
+        lines = numbered_lines(read_text(find_data_file(source)))
+        return [TextRow(text.strip(), None, line) for line, text in lines if text.strip()]
+    records = read_records(source, header=header, columns=(text_column,))
+
+    def row(found: tuple[int, object]) -> TextRow[None]:
+        line, text = found
+        return TextRow(text_cell(text, text_column, records.place, line, required=True), None, line)
+
+    return collect(records.values(text_column), row)
 
 
 def read_rated_rows(

@@ -53,12 +53,14 @@ class TrainingLoss:
         return sums
 
     def _sums(self, batch: TaskBatch) -> dict[str, Tensor]:
-        outputs, loss = self._read(batch)
         if not self.config.r_drop:
-            return {self.task.name: loss}
-        again, second = self._read(batch)
+            return {self.task.name: self._loss(batch)}
+        (outputs, loss), (again, second) = self._read(batch), self._read(batch)
         apart = self.task.outputs.divergences(outputs, again, batch.item_groups).sum()
         return {self.task.name: (loss + second) / 2, R_DROP: apart}
+
+    def _loss(self, batch: TaskBatch) -> Tensor:
+        return self.task.loss_sum(self.model, batch, self.shape)
 
     def _read(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         assert batch.targets is not None, "training rows have labels"
@@ -77,7 +79,7 @@ class TrainingLoss:
             gradient = words.gradient(loss)
             moved = words.by + size * gradient / _norms(gradient)
             words.by = moved * (config.adversarial_epsilon / _norms(moved)).clamp(max=1.0)
-            _, loss = self._read(batch)
+            loss = self._loss(batch)
         words.by = torch.zeros(())
         return loss
 

@@ -52,6 +52,9 @@ class WholeBatchLoss(TrainingLoss):
     def forget(self) -> None:
         self._expected.clear()
 
+    def _loss(self, batch: TaskBatch) -> Tensor:
+        return self._read(batch)[1]
+
     def _read(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         if batch.example_ids not in self._expected:
             return super()._read(batch)

@@ -7,6 +7,7 @@ from bertsmith.model.config import BertConfig
 from bertsmith.model.flops import forward_flops, train_flops
 
 _POOLED = ("nsp", "sop", "label")
+_WORDS = ("mlm", "masked-word", "language-model")
 _READ_AGAIN = {"r_drop", "adversarial"}
 
 
@@ -22,7 +23,8 @@ def flops_of(config: BertConfig) -> Callable[[Any], float]:
         counts, tokens = batch.counts, batch.num_tokens
         length = tokens / max(len(batch.input_ids), 1)
         pooled = sum(counts.get(name, 0) for name in _POOLED)
-        found = train_flops(config, tokens=tokens, length=length, masks=counts.get("mlm", 0), pooled=pooled)
+        masks = sum(counts.get(name, 0) for name in _WORDS)
+        found = train_flops(config, tokens=tokens, length=length, masks=masks, pooled=pooled)
         again = train_flops(config, tokens=tokens, length=length, masks=0, pooled=0)
         found += again * len(counts.keys() & _READ_AGAIN)
         if "agreement" in counts:
