@@ -40,6 +40,14 @@ def rated_rows(count: int, *, seed: int = 0) -> list[tuple[str, float]]:
     return [(text, float(label == "good") + len(text) / 100) for text, label in text_rows(count, seed=seed)]
 
 
+def sentence_pairs(count: int, *, seed: int = 0) -> list[tuple[str, str, int]]:
+    return [(one, other, int(label == "other")) for one, other, label in pair_rows(count, seed=seed)]
+
+
+def plain_texts(count: int, *, seed: int = 0) -> list[str]:
+    return [text for text, _ in text_rows(count, seed=seed)]
+
+
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "classify": (text_rows, {}),
     "pairs": (pair_rows, {"task": "classify", "pair_column": "pair", "pooling": "mean", "head_layers": 1}),
@@ -48,6 +56,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "choose": (choice_rows, {}),
     "tag": (tagged_rows, {}),
     "answer": (question_rows, {"stride": 4, "max_length": 20}),
+    "next-sentence": (sentence_pairs, {}),
+    "masked-word": (plain_texts, {"mask_by": "word", "max_length": 10}),
+    "language-model": (plain_texts, {"max_length": 8}),
 }
 """Name -> rows, and what the recipe says besides."""
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
