@@ -119,6 +119,9 @@ def finetune(
     folds: Annotated[
         int | None, typer.Option(min=2, help="Cross-validate: so many models, each scored on rows it has not seen.")
     ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train once more on training and validation rows at the end.")
+    ] = False,
     runs: RunsFolder = Path("runs"),
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
@@ -127,7 +130,8 @@ def finetune(
 
     Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
     """
-    chosen = read_recipe(recipe, overrides, allow_pickle)
+    said = [*(overrides or []), *(["finetune.refit=true"] if refit else [])]
+    chosen = read_recipe(recipe, said, allow_pickle)
     if folds is not None:
         cross_validate(chosen, folds, runs=runs, as_json=as_json)
         return

@@ -91,6 +91,9 @@ class FinetuneConfig(LoopConfig, TableConfig):
     next read; the same weights to 1e-6. auto: where a batch reads few of the rows, on a CPU in one process."""
     stop_after: Positive | None = None
     """Evaluations without a better score after which training ends; default: never."""
+    refit: bool = False
+    """Once the best checkpoint is found, train once more on training and validation rows, for as many epochs as led to
+    it. That model is the result; no validation score exists for it, only those of test files."""
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of what stands on the encoder; default: the learning rate."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

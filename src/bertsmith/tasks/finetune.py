@@ -23,6 +23,8 @@ from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.look_ahead import look_ahead
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs
+from bertsmith.tasks.refit import FOLDER as REFIT
+from bertsmith.tasks.refit import Refit, seconds_of
 from bertsmith.tasks.scoring import Scorer, Scores
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.starting_model import StartingPoint, head_digest, with_own_head
@@ -63,12 +65,14 @@ class FinetuneResult:
 
     run_dir: Path
     scores: Mapping[str, Mapping[str, float]]
-    """Split -> metric -> score of the best weights; "validation" only where there is no test split."""
+    """Split -> metric -> score of the model; "validation" only where there is no test split, and no refit."""
     best_step: int | None
     table: tuple[EvaluationRow, ...]
     """One line an evaluation."""
     score_table: tuple[ScoreRow, ...]
     """What scores.json holds: this model and the baselines, on each split, by each metric."""
+    refit: Refit | None = None
+    """How the model was trained again on validation rows too; its scores are then those of test rows alone."""
 
 
 def finetune(
@@ -167,7 +171,10 @@ def finetune(
         run.say(f"done before: {totals_line(run.evaluations())}")
     else:
         run.train(recipe)
-        run.ranks.on_first(run.score)
+        again = run.again() if config.refit else None
+        if again is not None:
+            again.train(recipe)
+        run.ranks.on_first(lambda: run.score(None if again is None else again.refit))
         run.ranks.on_first(run.dir.finish)
     return run.result()
 
@@ -191,6 +198,8 @@ class _Run:
     ranks: Ranks
     console: Console
     on_evaluation: OnEvaluation | None
+    refit: Refit | None = None
+    """Set where this is the second training, on all rows."""
 
     @property
     def metric(self) -> str:
@@ -207,7 +216,7 @@ class _Run:
         for split, count in splits.repeated().items():
             self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
         train_features = self._encode(splits.train, "train")
-        validation_features = self._encode(splits.validation, "validation")
+        validation_features = None if self.refit else self._encode(splits.validation, "validation")
         model = self.start.model(task, splits.labels, config).to(self.runtime.device)
         if model.config.is_decoder and getattr(model.get_submodule("bert"), "pooler", None) is not None:
             self.say(
@@ -240,6 +249,7 @@ class _Run:
         words = lazy_words(model, batches, config, ranks=self.ranks, runtime=self.runtime)
         optimizer = make_optimizer(model, config, head_learning_rate=config.head_learning_rate, lazy_rows=words)
         fit = MicroBatchFit(optimizer, batches.longest, loss, self.runtime)
+        schedule = make_schedule(config)
         about = {
             "run": recipe.name,
             "kind": "finetune",
@@ -250,23 +260,46 @@ class _Run:
         train_loop(
             model=model,
             optimizer=optimizer,
-            schedule=make_schedule(config),
+            schedule=self.refit.schedule(schedule, batches.steps_per_epoch) if self.refit else schedule,
             next_batches=lambda due: batches.batch(due.step, due.micro_batch_size),
             loss_sums=loss_sums,
             plan=replace(self._plan(batches), flops=flops_of(model.config), weights=loss.weights),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
             track=Track(self.dir.metrics, about=about, console=self.console, trackers=recipe.runtime.track),
             runtime=self.runtime,
-            evaluate=lambda _: self._evaluate(model, validation_features),
+            evaluate=None if validation_features is None else lambda _: self._evaluate(model, validation_features),
             fit_micro_batch=fit if config.fits_micro_batch else None,
             callbacks=[lambda step, evaluation: self._keep(model, step, evaluation)],
             ranks=self.ranks,
         )
+        if self.refit:
+            self.ranks.on_first(lambda: self._save_refit(model))
+            return
         self.ranks.on_first(lambda: self._save_model("last", model, self.evaluations()[-1]))
         self.say(totals_line(self.evaluations()))
 
-    def score(self) -> None:
-        """Score the best weights, and the recipe's simple models, on every test split."""
+    def again(self) -> "_Run":
+        """The second training, on training and validation rows; its model takes the place of this one's best."""
+        best = self.ranks.on_first(lambda: [row.epoch for row in self.evaluations() if row.best][-1])
+        every = (*self.splits.train, *self.splits.validation)
+        refit = Refit(len(every), best, self.config.epochs)
+        self.say(f"refit      {refit.note}")
+        fits = self.config.fits_micro_batch
+        settled = {
+            "batch_size": self._batch_size()[0],
+            "micro_batch_size": "auto" if fits else self.config.micro_batch_size,
+            "metric": self.metric,
+        }
+        return replace(
+            self,
+            config=self.config.model_copy(update=settled),
+            dir=replace(self.dir, path=self.dir.path / REFIT, made_from={**self.dir.made_from, "refit": asdict(refit)}),
+            splits=replace(self.splits, train=every, validation=()),
+            refit=refit,
+        )
+
+    def score(self, refit: Refit | None) -> None:
+        """Score the model, the best weights or those of a second training, and simple models, on every test split."""
         model = self.task.head.from_pretrained(self.dir.path / "model").to(self.runtime.device)
         scorer = Scorer(
             task=self.task,
@@ -277,15 +310,28 @@ class _Run:
             seed=self.seed,
             encode=self._encode,
             outputs=self._outputs,
+            refit=refit,
         )
-        scorer.score(model, self.dir.path, training_seconds=self.evaluations()[-1].elapsed_seconds)
+        training_seconds = self.evaluations()[-1].elapsed_seconds
+        if refit is not None:
+            training_seconds += seconds_of(self.dir.path / REFIT / "metrics.jsonl")
+            if not self.splits.test:
+                self.say("refit      no test rows: nothing says how good this model is")
+        scorer.score(model, self.dir.path, training_seconds=training_seconds)
 
     def result(self) -> FinetuneResult:
         """Read what is in the folder of a finished run."""
         scores = Scores.read(self.dir.scores).called(self.name)
         evaluations = self.evaluations()
         best = [row.step for row in evaluations if row.best]
-        return FinetuneResult(self.dir.path, scores.of_model(), best[-1] if best else None, evaluations, scores.table)
+        return FinetuneResult(
+            run_dir=self.dir.path,
+            scores=scores.of_model(),
+            best_step=best[-1] if best else None,
+            table=evaluations,
+            score_table=scores.table,
+            refit=scores.refit,
+        )
 
     def evaluations(self) -> tuple[EvaluationRow, ...]:
         return read_evaluations(self.dir.metrics, self.metric)
@@ -303,7 +349,7 @@ class _Run:
             micro_batch_size=min(micro_batch_size, batch_size),
             batch_size_because=because,
             num_examples=len(batches.features),
-            total_steps=config.epochs * steps_per_epoch,
+            total_steps=self.refit.steps(steps_per_epoch) if self.refit else config.epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             learning_rate=config.learning_rate,
             clip=config.clip,
@@ -385,7 +431,22 @@ class _Run:
             self.on_evaluation(step, evaluation)
 
     def _save_model(self, name: str, model: Pretrained, evaluation: EvaluationRow) -> None:
-        card = {
+        measured = {"step": evaluation.step, "scores": {"validation": {self.metric: evaluation.score}}}
+        self._save(self.dir, name, model, measured)
+
+    def _save_refit(self, model: Pretrained) -> None:
+        """In the place of the model that the validation rows chose."""
+        assert self.refit is not None
+        chosen = replace(self.dir, path=self.dir.path.parent)
+        self._save(chosen, "model", model, {"refit": asdict(self.refit), "scores": {}})
+
+    def _save(self, folder: RunDir, name: str, model: Pretrained, measured: Mapping[str, Any]) -> None:
+        others = self.task.other_files(width=model.config.hidden_size, max_length=self.config.max_length)
+        folder.save_model(name, model, self.tokenizer, {**self._card(), **measured}, others)
+
+    def _card(self) -> dict[str, Any]:
+        """What bertsmith.json says of the model, but for how good it is."""
+        return {
             "format": 1,
             "task": self.task.name,
             "labels": self.splits.labels,
@@ -394,8 +455,4 @@ class _Run:
             "options": self.task.options,
             "columns": self.splits.columns.to_card(),
             "metric": self.metric,
-            "step": evaluation.step,
-            "scores": {"validation": {self.metric: evaluation.score}},
         }
-        others = self.task.other_files(width=model.config.hidden_size, max_length=self.config.max_length)
-        self.dir.save_model(name, model, self.tokenizer, card, others)

@@ -16,6 +16,7 @@ from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.evaluate import ScoreRow, score_outputs, score_table
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import write_predictions
+from bertsmith.tasks.refit import Refit
 from bertsmith.tasks.splits import Splits
 
 
@@ -29,6 +30,8 @@ class Scores:
     """What the table calls the model."""
     table: tuple[ScoreRow, ...]
     """The model and the simple ones, on each split, by each metric."""
+    refit: Refit | None = None
+    """How the model was trained on validation rows too."""
 
     def of_model(self) -> dict[str, dict[str, float]]:
         """Split -> metric -> score of the model itself."""
@@ -44,14 +47,15 @@ class Scores:
         return replace(self, name=name, table=table)
 
     def write(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, {name: value for name, value in asdict(self).items() if value is not None})
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
         """Raises `ArtifactError` where the file is none, saying what to remove."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(found["metric"], found["name"], tuple(ScoreRow(**line) for line in found["table"]))
+            refit = Refit(**found["refit"]) if "refit" in found else None
+            return cls(found["metric"], found["name"], tuple(ScoreRow(**line) for line in found["table"]), refit)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent}") from error
 
@@ -70,6 +74,8 @@ class Scorer:
     encode: Callable[[Sequence[Any], str], Features]
     """Of rows and the name of their split."""
     outputs: Callable[[Pretrained, Features], Floats]
+    refit: Refit | None = None
+    """How the model was trained on validation rows too, which are then no measure of it."""
 
     def score(self, model: Pretrained, folder: Path, *, training_seconds: float) -> Scores:
         """Score on every test split; writes predictions-SPLIT.jsonl and scores.json into `folder`, and the scores into
@@ -83,24 +89,26 @@ class Scorer:
             features = self.encode(rows, split)
             scored = score_outputs(self.task, rows, features, self.outputs(model, features), self.splits.labels)
             seconds = training_seconds + time.monotonic() - started
-            lines += self._table(rows, scored.answers, name=self.name, split=split, seconds=seconds)
+            note = "" if self.refit is None else self.refit.note
+            lines += self._table(rows, scored.answers, name=self.name, split=split, seconds=seconds, note=note)
             pairs = enumerate(zip(rows, scored.answers, strict=True))
             records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
             write_predictions(folder / f"predictions-{split}.jsonl", records)
-        scores = Scores(self.metric, self.name, tuple(lines))
+        scores = Scores(self.metric, self.name, tuple(lines), self.refit)
         card = read_card(folder / "model")
         write_card(folder / "model", card | {"scores": card["scores"] | scores.of_model()})
         scores.write(folder / "scores.json")
         return scores
 
     def _tests(self) -> Mapping[str, Sequence[Any]]:
-        return self.splits.test or {"validation": self.splits.validation}
+        return self.splits.test or ({} if self.refit else {"validation": self.splits.validation})
 
     def _table(
-        self, rows: Sequence[Any], answers: Sequence[Any], *, name: str, split: str, seconds: float
+        self, rows: Sequence[Any], answers: Sequence[Any], *, name: str, split: str, seconds: float, note: str = ""
     ) -> tuple[ScoreRow, ...]:
         labels, seed = self.splits.labels, self.seed
-        return score_table(self.task, rows, answers, labels, name=name, split=split, seconds=seconds, seed=seed)
+        told = {"name": name, "split": split, "note": note}
+        return score_table(self.task, rows, answers, labels, seconds=seconds, seed=seed, **told)
 
     def _simple_answers(self, rows: Sequence[Any]) -> Iterator[tuple[str, list[Any], float]]:
         """Name, answers and seconds of the simple models; a BERT from random weights is a run of its own."""

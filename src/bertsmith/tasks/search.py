@@ -35,6 +35,9 @@ PAPER_GRID: Mapping[str, tuple[Any, ...]] = {
 }
 """Devlin et al. 2018, appendix A.3."""
 
+_OF_THE_END = {"test", "baselines", "literature", "refit"}
+"""Keys that bear on the chosen settings' own run alone."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -160,7 +163,9 @@ def _run(
 ) -> Trial:
     """One trial; its folder, some hundred megabytes, is removed when its score is known. A stopped one goes on."""
     assert recipe.finetune is not None
-    untested = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"test": {}, "baselines": ()})})
+    untested = recipe.model_copy(
+        update={"finetune": recipe.finetune.model_copy(update={"test": {}, "baselines": (), "refit": False})}
+    )
     started = time.monotonic()
     quiet = Console(file=io.StringIO())
     result = finetune(untested, folder, console=quiet, runtime=runtime, **{**tables, "test": {}})
@@ -197,7 +202,7 @@ def _made_from(recipe: Recipe, grid: Mapping[str, Sequence[Any]], tables: Mappin
     task = TASKS[config.task].with_options(**config.task_options)
     share = 0.0 if tables.get("test") else config.test_share
     splits = read_splits(config, task, seed=recipe.seed, test_share=share, **given)
-    fixed = config.model_dump(mode="json", exclude={*grid, "seed", "test", "baselines", "literature", "model", "train"})
+    fixed = config.model_dump(mode="json", exclude={*grid, *_OF_THE_END, "seed", "model", "train"})
     return {"config": fixed, "rows": splits.training_digest(), "model": model_digest(resolve_model_dir(chosen))}
 
 

@@ -13,6 +13,7 @@ of a pre-training with labelled text
 
 and of a fine-tuning besides
     last/                     the final weights
+    refit/                    of a second training on all rows: metrics.jsonl, checkpoints/; its model is model/
     evaluations.csv           a line an evaluation: losses, score, times
     predictions-SPLIT.jsonl   answers of the best weights on each test split
     scores.json               their scores, with 95 % bootstrap intervals
@@ -46,6 +47,7 @@ _OURS = (
     "model",
     "classifier",
     "last",
+    "refit",
     "evaluations.csv",
     "scores.json",
 )
