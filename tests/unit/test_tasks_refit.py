@@ -24,6 +24,12 @@ TRAIN, VALIDATION, TEST = (text_rows(count, seed=seed) for seed, count in enumer
 SETTINGS: dict[str, Any] = {"epochs": 4, "refit": True, "log_every_steps": 1}
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's speed is not measured."""
+    monkeypatch.setattr(room, "matmul_peak", lambda runtime: 1e9)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("base"))

@@ -163,9 +163,8 @@ def _run(
 ) -> Trial:
     """One trial; its folder, some hundred megabytes, is removed when its score is known. A stopped one goes on."""
     assert recipe.finetune is not None
-    untested = recipe.model_copy(
-        update={"finetune": recipe.finetune.model_copy(update={"test": {}, "baselines": (), "refit": False})}
-    )
+    to_its_best = recipe.finetune.model_copy(update={"test": {}, "baselines": (), "refit": False})
+    untested = recipe.model_copy(update={"finetune": to_its_best})
     started = time.monotonic()
     quiet = Console(file=io.StringIO())
     result = finetune(untested, folder, console=quiet, runtime=runtime, **{**tables, "test": {}})
