@@ -151,20 +151,45 @@ def search(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each combination.")] = 1,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            metavar="KEY=...",
+            help="A key of [finetune] with log(LOW, HIGH), range(LOW, HIGH) or [VALUES]: settings are proposed.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Settings to try of a space; default: 30, around the paper's.")
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="End hopeless trials of a space early.")] = True,
     runs: RunsFolder = Path("runs"),
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune every combination of settings, choose by validation score, and score the best on the test files.
+    """Fine-tune with many settings, choose by validation score, and score the best on the test files.
 
     Example: bertsmith search recipes/cola.toml --grid "learning_rate=[5e-5, 1e-4]" --grid "epochs=[3, 4]" --seeds 3
+
+    Example: bertsmith search recipes/cola.toml --space "learning_rate=log(1e-5, 2e-4)" --trials 20
     """
+    from bertsmith.tasks.guided_search import guided_search
     from bertsmith.tasks.search import grid_of
     from bertsmith.tasks.search import search as run_search
+    from bertsmith.tasks.search_space import space_of
 
+    if (space or trials) and (grid or seeds > 1):
+        raise UsageError(
+            "--space and --trials propose settings, --grid and --seeds go through all: give the one or the other "
+            "(such as a grid of the best settings alone, with several seeds)"
+        )
     chosen = read_recipe(recipe, overrides, allow_pickle)
-    folder = runs / f"{chosen.name}-search"
-    found = run_search(chosen, folder, grid=grid_of(grid) if grid else None, seeds=seeds, console=console_for(as_json))
+    folder, console = runs / f"{chosen.name}-search", console_for(as_json)
+    if space or trials:
+        wanted = space_of(space) if space else None
+        found = guided_search(chosen, folder, space=wanted, trials=trials or 30, prunes=prune, console=console)
+    else:
+        found = run_search(chosen, folder, grid=grid_of(grid) if grid else None, seeds=seeds, console=console)
     if as_json:
         print_json(
             {

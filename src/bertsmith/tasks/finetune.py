@@ -1,7 +1,7 @@
 """Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track
 
-OnEvaluation = Callable[[int, Evaluation], None]
+OnEvaluation = Callable[[int, Evaluation], bool | None]
 
 _NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
     "model",  # its files are hashed instead, and so are the rows
@@ -104,7 +104,8 @@ def finetune(
         head: class of a head of one's own (`BertForSequenceClassification.own_head`), for tasks of whole texts.
         splits: rows that are read and split already, in place of tables and of the recipe's files.
         name: what the score table calls this model.
-        on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl.
+        on_evaluation: called as on_evaluation(step, evaluation) once an evaluation is in metrics.jsonl; training ends
+            there if it returns True.
         ranks: all processes, where there are several, each with a whole model.
 
     Raises `DataError` (file and line), `CheckpointError`, `UsageError`; `Stopped` after Ctrl-C, state saved.
@@ -421,14 +422,13 @@ class _Run:
         pad_id, runtime = self.tokenizer.pad_id, self.runtime
         return compute_outputs(model, features, self.task, pad_id=pad_id, runtime=runtime, ranks=ranks)
 
-    def _keep(self, model: Pretrained, step: int, evaluation: Evaluation) -> None:
-        """After each evaluation: the best weights so far, and the table."""
+    def _keep(self, model: Pretrained, step: int, evaluation: Evaluation) -> bool | None:
+        """After each evaluation: the best weights so far, and the table; whether training is to end."""
         table = self.evaluations()
         if evaluation.best:
             self._save_model("model", model, table[-1])
         write_evaluations(self.dir.path / "evaluations.csv", table)
-        if self.on_evaluation is not None:
-            self.on_evaluation(step, evaluation)
+        return None if self.on_evaluation is None else self.on_evaluation(step, evaluation)
 
     def _save_model(self, name: str, model: Pretrained, evaluation: EvaluationRow) -> None:
         measured = {"step": evaluation.step, "scores": {"validation": {self.metric: evaluation.score}}}

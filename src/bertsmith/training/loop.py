@@ -85,7 +85,8 @@ def train(
     loss_sums(batch)     objective -> loss summed (not averaged) over the items that `batch.counts` counts; scalars
     evaluate(step)       called without gradients, with the model in eval mode
     fit_micro_batch(most)   the micro-batch that fits into memory, and why; asked once a phase, then kept in the state
-    callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl
+    callbacks            each is called as callback(step, evaluation) once an evaluation is in metrics.jsonl; if one
+                         returns True, the run ends there
     ranks                all processes of the run, where there are several: `next_batches` gives this one's share, all
                          of them evaluate, and the first logs, saves and calls back
 
@@ -481,14 +482,19 @@ class _Loop:
         for sample in evaluation.samples:
             self.track.event("sample", state.step, sample)
         self.track.evaluation(state.step, place, {**evaluation.details, **fields})
-        for callback in self.callbacks if self.ranks.is_first else ():
-            callback(state.step, evaluation)
-        if state.evaluations_since_best == self.plan.stop_after and not state.is_finished:
-            state.has_ended = True
-            if state.window.steps:
-                self._log()
-            self.track.say(f"ended after {self.plan.stop_after} evaluations without a better one (stop_after)")
+        said = [callback(state.step, evaluation) for callback in (self.callbacks if self.ranks.is_first else ())]
+        if self.ranks.from_first(True in said):
+            self._end_here("ended here, as was asked for")
+        if state.evaluations_since_best == self.plan.stop_after:
+            self._end_here(f"ended after {self.plan.stop_after} evaluations without a better one (stop_after)")
         return best
+
+    def _end_here(self, why: str) -> None:
+        if not self.state.is_finished:
+            self.state.has_ended = True
+            if self.state.window.steps:
+                self._log()
+            self.track.say(why)
 
     def _catch_up(self) -> None:
         """Rows of a word table that have waited are put to where they would be."""

@@ -221,4 +221,4 @@ class TrainResult:
 LossSums = Callable[[Any], Mapping[str, Tensor]]
 NextBatches = Callable[[Due], Sequence[Any]]
 Evaluate = Callable[[int], Evaluation]
-Callback = Callable[[int, Evaluation], None]
+Callback = Callable[[int, Evaluation], bool | None]
