@@ -114,11 +114,16 @@ def pretrain(
 
 @app.command()
 def finetune(
-    recipe: RecipePath,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML; or give --benchmark.")] = None,
     overrides: Overrides = None,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Cross-validate: so many models, each scored on rows it has not seen.")
     ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="glue/NAME", help="A task of GLUE instead of a recipe, such as glue/cola.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="What to start from; goes before the recipe's.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder with the benchmark's own folders, such as CoLA/.")] = Path("glue"),
     refit: Annotated[
         bool, typer.Option("--refit", help="Train once more on training and validation rows at the end.")
     ] = False,
@@ -128,14 +133,30 @@ def finetune(
 ) -> None:
     """Fine-tune a checkpoint on labelled rows and score it.
 
-    Example: bertsmith finetune recipes/cola.toml --set finetune.model=bert-base-uncased
+    Example: bertsmith finetune recipes/cola.toml --model bert-base-uncased
+
+    Example: bertsmith finetune --benchmark glue/mrpc --model bert-base-uncased --data glue
     """
+    if (recipe is None) == (benchmark is None):
+        raise UsageError("finetune takes a recipe or --benchmark glue/NAME, one of them")
     said = [*(overrides or []), *(["finetune.refit=true"] if refit else [])]
-    chosen = read_recipe(recipe, said, allow_pickle)
-    if folds is not None:
-        cross_validate(chosen, folds, runs=runs, as_json=as_json)
-        return
-    result = bertsmith.finetune(chosen, runs=runs, console=console_for(as_json), command=same_command())
+    console = console_for(as_json)
+    if recipe is None:
+        from bertsmith.commands.benchmark import finetune_benchmark
+        from bertsmith.tasks.glue import find_benchmark
+
+        if model is None or folds is not None:
+            raise UsageError("--benchmark needs --model (a model directory, a run or a hub name), and takes no --folds")
+        found = find_benchmark(str(benchmark), data)
+        said += ["runtime.allow_pickle=true"] if allow_pickle else []
+        result = finetune_benchmark(found, found.recipe(model, said), runs=runs, console=console)
+    else:
+        said += [f"finetune.model={model}"] if model is not None else []
+        chosen = read_recipe(recipe, said, allow_pickle)
+        if folds is not None:
+            cross_validate(chosen, folds, runs=runs, as_json=as_json)
+            return
+        result = bertsmith.finetune(chosen, runs=runs, console=console, command=same_command())
     if as_json:
         print_json(result.to_dict())
 

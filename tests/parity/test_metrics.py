@@ -64,6 +64,13 @@ def test_classification_scores_are_scikit_learns(rows: list[tuple[str, str]]) ->
     assert score_classification(labels, predictions, NAMES) == pytest.approx(expected, abs=1e-12)
 
 
+@given(pairs(st.sampled_from(("a", "b"))))
+def test_f1_of_the_second_of_two_labels_is_scikit_learns(rows: list[tuple[str, str]]) -> None:
+    labels, predictions = [true for true, _ in rows], [guess for _, guess in rows]
+    expected = sklearn_metrics.f1_score(labels, predictions, pos_label="b", zero_division=0)
+    assert score_classification(labels, predictions, ("a", "b"))["positive_f1"] == pytest.approx(expected, abs=1e-12)
+
+
 @given(seed=st.integers(0, 500), rows=st.integers(6, 40), classes=st.integers(2, 4), ties=st.booleans())
 def test_areas_under_the_roc_curve_are_scikit_learns(seed: int, rows: int, classes: int, ties: bool) -> None:
     draw = np.random.default_rng(seed)

@@ -29,7 +29,7 @@ def test_confusion_matrix_has_true_labels_in_rows() -> None:
 
 def test_one_class_gives_matthews_0_not_a_warning() -> None:
     scores = score_classification(["a", "a"], ["a", "a"], ["a", "b"])
-    assert scores == dict.fromkeys(CLASSIFICATION_SCORES, 1) | {"matthews": 0}
+    assert scores == dict.fromkeys(CLASSIFICATION_SCORES, 1) | {"matthews": 0, "positive_f1": 0}
     assert score_classification(["a", "b"], ["a", "a"], ["a", "b"])["matthews"] == 0
 
 
@@ -103,9 +103,9 @@ def noisy(count: int, right: float, names: list[str]) -> tuple[list[str], list[s
     ]
 
 
-@pytest.mark.parametrize("metric", CLASSIFICATION_SCORES)
+@pytest.mark.parametrize("metric", [*CLASSIFICATION_SCORES, "positive_f1"])
 def test_interval_is_that_of_resampled_rows(metric: str) -> None:
-    names = ["a", "b", "c"]
+    names = ["a", "b"] if metric == "positive_f1" else ["a", "b", "c"]
     labels, predictions = noisy(300, 0.6, names)
     generator = np.random.default_rng(1)
     scores = []

@@ -4,6 +4,7 @@
 never enter a manifest.
 """
 
+import copy
 import difflib
 import json
 import tomllib
@@ -105,16 +106,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    return parse_recipe(raw, where=str(path), overrides=overrides)
+
+
+def parse_recipe(raw: Mapping[str, Any], *, where: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain dicts, such as those of a notebook, with overrides as above; errors name the key."""
+    changed = copy.deepcopy(dict(raw))
     for override in overrides:
-        _apply_override(raw, override)
-    return parse_recipe(raw, where=str(path))
-
-
-def parse_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    """A recipe from plain dicts, such as those of a notebook; errors name the key."""
-    _refuse_unknown_keys(raw, Recipe, prefix="", where=where)
+        _apply_override(changed, override)
+    _refuse_unknown_keys(changed, Recipe, prefix="", where=where)
     try:
-        return Recipe.model_validate(raw)
+        return Recipe.model_validate(changed)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "tuple[", "rows:")))

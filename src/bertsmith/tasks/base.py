@@ -136,7 +136,7 @@ class Task(ABC, Generic[RowT, AnswerT]):
     def text_of(self, row: RowT) -> str:
         """The row as a person reads it."""
 
-    def metrics_of(self, rows: Sequence[RowT]) -> tuple[str, ...]:  # noqa: ARG002
+    def metrics_of(self, rows: Sequence[RowT], labels: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         """Those of the metrics that these rows have what it takes for."""
         return self.metrics
 

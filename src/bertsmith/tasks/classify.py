@@ -14,7 +14,12 @@ from scipy.special import softmax
 from bertsmith.tasks.base import Columns, Labels
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import ONE_OF_CLASSES
-from bertsmith.tasks.metrics import CLASSIFICATION_SCORES, classification_interval, score_classification
+from bertsmith.tasks.metrics import (
+    BINARY_SCORES,
+    CLASSIFICATION_SCORES,
+    classification_interval,
+    score_classification,
+)
 from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_interval
 from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
@@ -38,7 +43,7 @@ class Classify(TextTask[str, Classification]):
 
     name = "classify"
     default_metric = "macro_f1"
-    metrics = (*CLASSIFICATION_SCORES, ROC_AUC)
+    metrics = (*CLASSIFICATION_SCORES, *BINARY_SCORES, ROC_AUC)
     outputs = ONE_OF_CLASSES
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:
@@ -96,6 +101,9 @@ class Classify(TextTask[str, Classification]):
 
     def labels_in(self, rows: Sequence[ClassRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         return class_names(rows, where=where, declared=declared)
+
+    def metrics_of(self, rows: Sequence[ClassRow], labels: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(metric for metric in self.metrics if len(labels) == 2 or metric not in BINARY_SCORES)
 
     def check(self, rows: Sequence[ClassRow], labels: Sequence[str], *, where: str | Path | None) -> None:
         check_labels(rows, labels, where=where)

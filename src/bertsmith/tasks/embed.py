@@ -194,7 +194,7 @@ class Embed(Task[EmbedRow, Embedding]):
     def answer_of(self, row: EmbedRow, prediction: tuple[Vectors, Vectors]) -> Embedding:  # noqa: ARG002
         return Embedding(*prediction)
 
-    def metrics_of(self, rows: Sequence[EmbedRow]) -> tuple[str, ...]:
+    def metrics_of(self, rows: Sequence[EmbedRow], labels: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return NUMBERED if rows[0].label is not None else RANKED
 
     def score(
@@ -203,7 +203,7 @@ class Embed(Task[EmbedRow, Embedding]):
         answers: Sequence[Embedding],
         labels: Sequence[str],  # noqa: ARG002
     ) -> dict[str, float]:
-        names = self.metrics_of(rows)
+        names = self.metrics_of(rows, ())
         if names == NUMBERED:
             found = score_numbers(_numbers(rows), _cosines(answers))
             return {name: found[name] for name in names}

@@ -18,7 +18,9 @@ class Expectation:
     bound: float
 
     def check(self, scores: Mapping[str, float]) -> None:
-        """Raise `BertsmithError` where it is not so."""
+        """Raise `BertsmithError` where it is not so, `UsageError` where there is no such score."""
+        if self.metric not in scores:
+            raise UsageError(f"--expect {self.metric}: this table is scored by {', '.join(scores)}")
         score = scores[self.metric]
         if not (score >= self.bound if self.is_lowest else score <= self.bound):
             sign = ">=" if self.is_lowest else "<="

@@ -143,7 +143,7 @@ def finetune(
             test_share=config.test_share,
             columns=columns,
         )
-    _check_metric(config, task, task.metrics_of(splits.validation))
+    _check_metric(config, task, task.metrics_of(splits.validation, splits.labels))
     position_init = (recipe.model or ModelConfig()).position_init
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
@@ -204,7 +204,7 @@ class _Run:
 
     @property
     def metric(self) -> str:
-        has = self.task.metrics_of(self.splits.validation)
+        has = self.task.metrics_of(self.splits.validation, self.splits.labels)
         return self.config.metric or (self.task.default_metric if self.task.default_metric in has else has[0])
 
     def train(self, recipe: Recipe) -> None:

@@ -2,7 +2,8 @@
 
     classify   accuracy; macro and weighted precision, recall and f1; micro_f1 (where each row has one class, it is the
                accuracy, as micro precision and recall are); matthews: functions of the confusion matrix, equal to
-               scikit-learn's (sklearn.metrics) with zero_division=0; roc_auc is in `roc`
+               scikit-learn's (sklearn.metrics) with zero_division=0; roc_auc is in `roc`. Of two classes besides
+               positive_f1, the F1 of the second
     multilabel micro_f1, macro_f1 (mean over all labels), subset_accuracy (all labels of a row right), equal to
                scikit-learn's with zero_division=0
     tag        precision, recall, f1 over entities, equal to seqeval's, or over words; accuracy over words
@@ -44,9 +45,10 @@ def confusion_matrix(labels: Sequence[str], predictions: Sequence[str], names: S
 
 
 def score_classification(labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Every score of `CLASSIFICATION_SCORES`."""
+    """Every score of `CLASSIFICATION_SCORES`, and of two classes those of `BINARY_SCORES`."""
     confusion = confusion_matrix(labels, predictions, names)
-    return {metric: float(score(confusion)) for metric, score in CLASSIFICATION_SCORES.items()}
+    scores = CLASSIFICATION_SCORES | (BINARY_SCORES if len(names) == 2 else {})
+    return {metric: float(score(confusion)) for metric, score in scores.items()}
 
 
 def class_report(
@@ -131,6 +133,14 @@ CLASSIFICATION_SCORES: dict[str, Score] = {
     "matthews": _matthews,
 }
 """Metric -> function of (..., classes, classes) confusion matrices."""
+
+
+def _positive_f1(confusion: npt.NDArray[np.number]) -> Floats:
+    return _per_class(confusion)[2][..., 1]
+
+
+BINARY_SCORES: dict[str, Score] = {"positive_f1": _positive_f1}
+"""The same for two classes, of which the second is the positive one."""
 
 
 def _per_label(counts: npt.NDArray[np.number]) -> tuple[Floats, Floats, Floats]:
@@ -306,7 +316,7 @@ def classification_interval(
     for draws in resampled(confusion.ravel()[cells], confusion.size, seed=seed, resamples=resamples):
         counts = np.zeros((len(draws), confusion.size), dtype=np.int64)
         counts[:, cells] = draws
-        scores.append(CLASSIFICATION_SCORES[metric](counts.reshape(-1, *confusion.shape)))
+        scores.append((CLASSIFICATION_SCORES | BINARY_SCORES)[metric](counts.reshape(-1, *confusion.shape)))
     return middle(np.concatenate(scores))
 
 
