@@ -17,7 +17,17 @@ from bertsmith.tasks.finetune import FinetuneResult, finetune
 from bertsmith.tasks.predict import Predictor
 from bertsmith.tasks.refit import Refit
 from bertsmith.training.schedule import make_schedule
-from finetune_case import CPU, quiet, recipe, spoken, text_rows, write_tiny_model, write_tsv
+from finetune_case import (
+    CPU,
+    partner_rows,
+    question_rows,
+    quiet,
+    recipe,
+    spoken,
+    text_rows,
+    write_tiny_model,
+    write_tsv,
+)
 from training_case import events
 
 TRAIN, VALIDATION, TEST = (text_rows(count, seed=seed) for seed, count in enumerate((60, 24, 30), start=1))
@@ -126,6 +136,34 @@ def test_without_test_rows_it_has_no_score_and_says_so(base: Path, tmp_path: Pat
     assert result.score_table == ()
     assert "no test rows: nothing says how good this model is" in spoken(console)
     assert run(base, tmp_path, test={}).refit == result.refit, "read back from a finished run"
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        (partner_rows, {"task": "embed", "pair_column": "pair"}),
+        (question_rows, {"task": "answer", "stride": 4, "max_length": 20}),
+    ],
+)
+def test_tasks_whose_metrics_or_examples_hang_on_the_rows(
+    base: Path, tmp_path: Path, rows: Any, settings: dict[str, Any]
+) -> None:
+    """Vectors are scored by what validation rows have; a question may be several windows."""
+    result = finetune(
+        recipe(**SETTINGS | {"epochs": 1} | settings),
+        tmp_path,
+        model=base,
+        train=rows(20, seed=1),
+        validation=rows(8, seed=2),
+        test={"new": rows(8, seed=3)},
+        console=quiet(),
+        runtime=CPU,
+    )
+    assert result.refit == Refit(28, 1.0, 1)
+    (start,) = events(tmp_path / "refit", "start")
+    assert start["plan"]["examples"] >= 28
+    assert len(events(tmp_path / "refit", "step")) == -(-start["plan"]["examples"] // 8)
+    assert result.scores["new"]
 
 
 def test_the_flag_is_the_key(base: Path, tmp_path: Path) -> None:

@@ -204,8 +204,10 @@ class _Run:
 
     @property
     def metric(self) -> str:
+        if self.config.metric is not None:
+            return self.config.metric
         has = self.task.metrics_of(self.splits.validation, self.splits.labels)
-        return self.config.metric or (self.task.default_metric if self.task.default_metric in has else has[0])
+        return self.task.default_metric if self.task.default_metric in has else has[0]
 
     def train(self, recipe: Recipe) -> None:
         """Train, keeping the best and the last weights; goes on from a checkpoint where there is one.
