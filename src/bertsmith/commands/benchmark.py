@@ -16,7 +16,7 @@ SUBMISSION = "submission"
 
 def finetune_benchmark(found: Found, recipe: Recipe, *, runs: Path, console: Console) -> RunResult:
     """Fine-tune, score on the development rows, and answer the test rows into runs/NAME/submission."""
-    tables, torn = found.tables(recipe)
+    tables, torn = found.tables()
     for name, count in torn.items():
         console.print(f"left out   {count:,} rows of {name}: torn, or without a text", markup=False, highlight=False)
     result = bertsmith.finetune(recipe, runs=runs, console=console, command=same_command(), **tables)

@@ -128,7 +128,6 @@ class Found:
     def recipe(self, model: str, overrides: Sequence[str] = ()) -> Recipe:
         """A recipe for it, of the BERT paper's middle settings; `overrides` are `KEY=VALUE` as of `--set`."""
         row, files = self.row, self.files
-        scored = files.scored or {"dev": str(files.validation)}
         finetune: dict[str, Any] = {
             "task": row.task,
             "model": model,
@@ -142,7 +141,7 @@ class Found:
             "batch_size": 32,
             "learning_rate": 3e-5,
             "epochs": 3,
-            "test": {split: str(self.folder / name) for split, name in scored.items()},
+            "test": {split: str(path) for split, path in self.scored.items()},
         }
         if files.validation is not None:
             finetune["validation"] = str(self.folder / files.validation)
@@ -151,21 +150,25 @@ class Found:
         raw = {"name": f"{SUITE}-{self.name}", "description": f"GLUE: {row.folder}", "finetune": finetune}
         return parse_recipe(raw, where=f"--benchmark {SUITE}/{self.name}", overrides=overrides)
 
-    def tables(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, int]]:
+    def tables(self) -> tuple[dict[str, Any], dict[Path, int]]:
         """Rows for `bertsmith.finetune` where files have torn ones, and file -> how many were left out."""
-        config = recipe.finetune
-        assert config is not None
         if not self.row.has_torn_rows:
             return {}, {}
-        names = [config.train, *([config.validation] if config.validation else []), *config.test.values()]
-        read = {name: self._whole_rows(Path(name)) for name in names}
-        rows = {name: found for name, (found, _) in read.items()}
+        validation = None if self.files.validation is None else self.folder / self.files.validation
+        paths = {self.folder / self.files.train, *([validation] if validation else []), *self.scored.values()}
+        read = {path: self._whole_rows(path) for path in sorted(paths)}
         tables = {
-            "train": rows[config.train],
-            "validation": rows[config.validation] if config.validation else None,
-            "test": {split: rows[name] for split, name in config.test.items()},
+            "train": read[self.folder / self.files.train][0],
+            "validation": read[validation][0] if validation else None,
+            "test": {split: read[path][0] for split, path in self.scored.items()},
         }
-        return tables, {name: torn for name, (_, torn) in read.items() if torn}
+        return tables, {path: torn for path, (_, torn) in read.items() if torn}
+
+    @property
+    def scored(self) -> dict[str, Path]:
+        """Split -> file of labelled rows that are scored at the end."""
+        named = self.files.scored or {"dev": str(self.files.validation)}
+        return {split: self.folder / name for split, name in named.items()}
 
     def _whole_rows(self, path: Path) -> tuple[list[dict[str, str]], int]:
         lines = [text.split("\t") for _, text in numbered_lines(read_text(path)) if text]
