@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 
 import bertsmith
 from bertsmith.cli import app
-from bertsmith.config import FinetuneConfig, LoopConfig, PretrainConfig, Recipe, load_recipe, parse_recipe
+from bertsmith.config import FinetuneConfig, LoopConfig, PretrainConfig, Recipe, RowSource, load_recipe, parse_recipe
 from bertsmith.errors import RecipeError
 from bertsmith.tasks.masked_word import MASK
 
@@ -85,7 +85,8 @@ MEANINGS = {
 def key_tables() -> str:
     """A table of keys for each section of a recipe."""
     sections: list[tuple[str, type[BaseModel]]] = [("The recipe itself", Recipe)]
-    sections += [(f"`[{path}]`", section) for path, section in inner_sections(Recipe)]
+    sections += [(f"`[{path}]`", section) for path, section in inner_sections(Recipe) if section is not RowSource]
+    sections.append(("Rows that are in no file: `train`, `validation`, `test` as a table", RowSource))
     shared = set(LoopConfig.model_fields)
     parts = []
     for title, section in sections:

@@ -292,7 +292,7 @@ def _as_label(value: object, place: Place, line: int) -> str:
         return ""
     if isinstance(value, float):
         if not value.is_integer():
-            raise place.error(f"label {value} {_NO_CLASS}", line)
+            raise place.error(f'label {value} is a measure, not a class; use task = "regress", or make it text', line)
         value = int(value)
     if isinstance(value, bool):
         return str(value).lower()
