@@ -54,6 +54,12 @@ def test_agreement_adds_a_forward_pass_of_the_encoder() -> None:
     assert extra == forward_flops(config, tokens=ROWS * LENGTH, length=LENGTH)
 
 
+def test_words_are_words_in_every_task() -> None:
+    flops = flops_of(preset("tiny"))
+    for name in ("masked-word", "language-model"):
+        assert flops(_batch({name: MASKS})) == flops(_batch({"mlm": MASKS}))
+
+
 def test_padding_is_no_work() -> None:
     config = preset("tiny")
     whole = train_flops(config, tokens=64, length=32, masks=9)

@@ -117,6 +117,7 @@ def test_draws_have_the_probabilities_that_they_should() -> None:
     found = np.bincount([sampling.choose(logits, draw) for draw in draws], minlength=6) / len(draws)
     np.testing.assert_allclose(found, sampling.probabilities(logits), atol=1e-4)
     assert sampling.choose(logits, np.nextafter(1.0, 0.0)) == 4, "never one that is not drawn from"
+    assert Sampling(temperature=1e-310).choose(logits, 0.999) == 1
 
 
 def test_it_stops_where_the_positions_end(random_model: TextGenerator) -> None:

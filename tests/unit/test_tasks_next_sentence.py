@@ -90,6 +90,8 @@ def test_a_corpus_without_documents(tmp_path: Path, text: str) -> None:
 
 
 def test_what_does_not_belong_here() -> None:
+    with pytest.raises(UsageError, match="task = 'next-sentence' takes no head"):
+        TASK.with_head(torch.nn.Linear)
     with pytest.raises(UsageError, match="label_names is for classify"):
         TASK.read(ROWS, Columns(label_names="names.txt"), require_labels=True)
     with pytest.raises(UsageError, match="is_next and not_next"):

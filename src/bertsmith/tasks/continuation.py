@@ -57,12 +57,14 @@ class Sampling:
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """(vocab,) by which is drawn: temperature first, then the k likeliest, of these the share p."""
-        scores = logits.astype(np.float64) / self.temperature
+        with np.errstate(over="ignore"):  # at most 0, and -inf where the temperature is very low
+            scores = (logits - logits.max()).astype(np.float64) / self.temperature
         if self.top_k is not None and self.top_k < len(scores):
             scores = np.where(scores < np.partition(scores, -self.top_k)[-self.top_k], -np.inf, scores)
         if self.top_p is not None:
             order = np.argsort(-scores, kind="stable")
-            before = np.cumsum(softmax(scores[order])) - softmax(scores[order])
+            shares = softmax(scores[order])
+            before = np.cumsum(shares) - shares
             scores[order[before >= self.top_p]] = -np.inf
         return np.asarray(softmax(scores))
 
