@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "classify": (text_rows, {}),
     "pairs": (pair_rows, {"task": "classify", "pair_column": "pair", "pooling": "mean", "head_layers": 1}),
     "multilabel": (multilabel_rows, {}),
-    "regress": (rated_rows, {}),
+    "regress": (rated_rows, {"refit": True}),
     "choose": (choice_rows, {}),
     "tag": (tagged_rows, {}),
     "answer": (question_rows, {"stride": 4, "max_length": 20}),

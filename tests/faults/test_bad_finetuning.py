@@ -97,7 +97,7 @@ def test_more_tokens_than_positions(tmp_path: Path, base: Path):
 
 
 def test_a_metric_of_another_task(tmp_path: Path, base: Path):
-    refused(tmp_path, base, UsageError, "finetune.metric = 'f1'; task 'classify' has: accuracy", metric="f1")
+    refused(tmp_path, base, UsageError, "finetune.metric = 'f1'; task 'classify' here has: accuracy", metric="f1")
 
 
 def test_a_missing_model(tmp_path: Path, base: Path):
