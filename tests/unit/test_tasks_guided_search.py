@@ -18,7 +18,7 @@ from bertsmith.tasks.guided_search import guided_search
 from bertsmith.tasks.search import SearchResult
 from bertsmith.tasks.search_space import Guide, Interval, space_of
 from bertsmith.tasks.trials import Trial, standings_of
-from finetune_case import CPU, quiet, recipe, spoken, text_rows, write_tiny_model
+from finetune_case import CPU, partner_rows, quiet, recipe, spoken, text_rows, write_tiny_model
 from training_case import events
 
 SPACE: dict[str, Any] = {"learning_rate": Interval(1e-6, 2e-2, log=True), "label_smoothing": (0.0, 0.1)}
@@ -98,6 +98,16 @@ def test_more_trials_go_on_and_another_space_begins_anew(base: Path, tmp_path: P
     lines = (tmp_path / "search.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert lines[0] != head
+
+
+def test_the_metric_is_that_of_the_rows(base: Path, tmp_path: Path) -> None:
+    """Vectors of sentences are scored by what the rows have: here no numbers."""
+    tables = {"train": partner_rows(20, seed=1), "validation": partner_rows(8, seed=2)}
+    given = recipe(task="embed", pair_column="pair", epochs=1)
+    found = guided_search(
+        given, tmp_path, space={"dropout": (0.0, 0.1)}, trials=1, console=quiet(), runtime=CPU, model=base, **tables
+    )
+    assert found.final.scores["validation"][found.metric] == found.trials[0].score
 
 
 def made_up(settings: dict[str, Any], scores: tuple[float, ...], *, pruned: bool = False) -> Trial:

@@ -102,7 +102,7 @@ def conclude(
     standings = standings_of(trials, -1 if metric in task.smaller_is_better else 1)
     chosen = with_settings(recipe, standings[0].settings, recipe.seed if config.seed is None else config.seed)
     final = finetune(chosen, folder / "finetune", console=console, runtime=runtime, **tables)
-    return SearchResult(metric, tuple(trials), standings, final)
+    return SearchResult(final.table[-1].metric, tuple(trials), standings, final)
 
 
 def grid_of(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from bertsmith.tasks.evaluations import read_evaluations
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.splits import read_splits
+from bertsmith.training.plan import Evaluation
 from bertsmith.training.run_dir import model_digest
 
 _OF_THE_END = {"test", "baselines", "literature", "refit"}
@@ -84,10 +85,11 @@ def run_trial(
     untested = recipe.model_copy(update={"finetune": to_its_best})
     started = time.monotonic()
     quiet = Console(file=io.StringIO())
-    metrics, metric = folder / "metrics.jsonl", config.metric or TASKS[config.task].default_metric
 
-    def hopeless(*_: object) -> bool:
-        return watch is not None and watch([row.score for row in read_evaluations(metrics, metric)])
+    def hopeless(_step: int, evaluation: Evaluation) -> bool:
+        """Told of all evaluations, also of those before a stop."""
+        rows = read_evaluations(folder / "metrics.jsonl", str(evaluation.metric))
+        return watch is not None and watch([row.score for row in rows])
 
     result = finetune(
         untested, folder, console=quiet, runtime=runtime, on_evaluation=hopeless, **{**tables, "test": {}}
