@@ -13,7 +13,7 @@ from bertsmith.errors import DataError, UsageError
 from bertsmith.tasks import folds as room
 from bertsmith.tasks.folds import CrossValidation, cross_validate
 from bertsmith.tasks.predict import Predictor
-from finetune_case import CPU, question_rows, quiet, recipe, spoken, text_rows, write_tiny_model, write_tsv
+from finetune_case import CPU, pair_rows, question_rows, quiet, recipe, spoken, text_rows, write_tiny_model, write_tsv
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +147,11 @@ def test_at_the_terminal(base: Path, tmp_path: Path) -> None:
     found = json.loads(ran.stdout)
     assert [fold["rows"] for fold in found["folds"]] == [20, 20]
     assert (tmp_path / "runs/moods-folds/predictions.jsonl").is_file()
+
+
+def test_pairs_without_numbers_are_scored_by_what_they_have(base: Path, tmp_path: Path) -> None:
+    rows = [{"text": a, "second": b} for a, b, _ in pair_rows(24)]
+    settings = recipe(task="embed", pair_column="second", epochs=1)
+    found = cross_validate(settings, tmp_path, folds=2, model=base, train=rows, console=quiet(), runtime=CPU)
+    assert found.metric in {score.metric for score in found.scores}
+    assert all(found.metric in fold.scores for fold in found.folds)
