@@ -13,6 +13,7 @@ from bertsmith.tasks.base import Columns
 from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.next_sentence import NextSentence
+from bertsmith.tasks.partition import held_out
 from bertsmith.tasks.predict import Predictor, predict
 from bertsmith.tokenizer.encode import Tokenizer
 from finetune_case import CPU, quiet, recipe, split_rows, spoken, text_rows, tiny_config, write_tiny_model
@@ -79,8 +80,12 @@ def test_a_corpus_makes_its_own_pairs(tmp_path: Path) -> None:
     assert len({row.pair for row in rows if row.label == "not_next"}) > 200, "drawn from everywhere"
     assert {(row.pair or "").split()[3] for row in rows if row.label == "not_next"} == set("01234567")
     assert rows == TASK.read(file, Columns(), require_labels=True)
-    train, held_out = split_rows(rows, 0.1, seed=1)
-    assert not {row.text.split()[1] for row in train} & {row.text.split()[1] for row in held_out}
+    kept = set(held_out(rows, 0.1, seed=1))
+    documents = [
+        {row.text.split()[1] for number, row in enumerate(rows) if (number in kept) == side} for side in (0, 1)
+    ]
+    assert len(documents[1]) == 10
+    assert not documents[0] & documents[1], "a document is on one side"
 
 
 @pytest.mark.parametrize("text", [corpus(1, 20), "a\n\nb\n\n\nc\n"])

@@ -4,6 +4,7 @@ Classification of pairs by the head of pre-training, whose two outputs always me
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,18 +12,21 @@ from torch import nn
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.model.language import BertForNextSentencePrediction
+from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.classify import Classify
 from bertsmith.tasks.rows import ClassRow, TextRow
 from bertsmith.tasks.sentence_pairs import IS_NEXT, NOT_NEXT, read_sentence_pairs
 
 
+@dataclass(frozen=True)
 class NextSentence(Classify):
     """(text, second text) -> is_next or not_next. Loss: cross-entropy."""
 
+    head: type[Pretrained] = BertForNextSentencePrediction
+
     name = "next-sentence"
     default_metric = "accuracy"
-    head = BertForNextSentencePrediction
     outputs_are_classes = False
     reads_whole_texts = False
     own_labels = (IS_NEXT, NOT_NEXT)
