@@ -16,7 +16,7 @@ from bertsmith.tasks.next_sentence import NextSentence
 from bertsmith.tasks.partition import held_out
 from bertsmith.tasks.predict import Predictor, predict
 from bertsmith.tokenizer.encode import Tokenizer
-from finetune_case import CPU, quiet, recipe, split_rows, spoken, text_rows, tiny_config, write_tiny_model
+from finetune_case import CPU, quiet, recipe, spoken, text_rows, tiny_config, write_tiny_model
 
 TASK = NextSentence()
 ROWS = [(first, second, int(label == "bad")) for (first, _), (second, label) in pairwise(text_rows(161, seed=1))]

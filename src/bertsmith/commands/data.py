@@ -1,4 +1,4 @@
-"""`bertsmith data show` and `bertsmith init`: a table of one's own, looked at, and a recipe for it."""
+"""`bertsmith data show`, `data augment` and `init`: a table of one's own, looked at, enlarged, and a recipe for it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bertsmith.artifact import write_text
-from bertsmith.commands.options import AsJson, print_json
+from bertsmith.commands.options import AsJson, console_for, print_json
 from bertsmith.errors import UsageError
+from bertsmith.progress import shown
 
 if TYPE_CHECKING:
     from bertsmith.tasks.base import Task
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from bertsmith.tasks.guess import Guess
     from bertsmith.tasks.survey import Survey
 
-app = typer.Typer(help="Look at labelled rows.", no_args_is_help=True)
+app = typer.Typer(help="Look at labelled rows, and make more of them.", no_args_is_help=True)
 
 DataFile = Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl, .parquet, CoNLL, SQuAD's JSON.")]
 ModelOrNone = Annotated[
@@ -53,6 +54,47 @@ def show(file: DataFile, model: ModelOrNone = None, as_json: AsJson = False) -> 
     typer.echo(f"repeated   {looked.repeated:,} rows; {looked.contradicting:,} texts with different labels")
     for sample in looked.samples:
         typer.echo(f"row        {sample}")
+
+
+@app.command()
+def augment(
+    file: DataFile,
+    out: Annotated[Path, typer.Option(help="Where to write: .jsonl, .csv, or .conll for tagged words.")],
+    method: Annotated[
+        list[str] | None, typer.Option(help="swap, delete, insert, replace; several in turn. Default: the first three.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Share of a row's words that a copy changes.")] = 0.1,
+    copies: Annotated[int, typer.Option(help="Copies of each row.")] = 1,
+    model: Annotated[str | None, typer.Option(help="replace: a pre-trained model that proposes words.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 42,
+) -> None:
+    """Write the rows and changed copies of them, with the row that each came from; the columns are guessed.
+
+    Example: bertsmith data augment tickets.csv --out more.csv --method swap --method delete
+    """
+    from bertsmith.config import parse_recipe
+    from bertsmith.tasks.augment import copies_of, told
+    from bertsmith.tasks.guess import guess
+    from bertsmith.tasks.write_rows import check_suffix, write_copies
+
+    given = {"methods": method or None, "rate": rate, "copies": copies, "model": model}
+    section = {key: value for key, value in given.items() if value is not None}
+    recipe = parse_recipe({"name": "augment", "finetune": {"model": "", "augment": section}}, where="data augment")
+    assert recipe.finetune is not None
+    settings = recipe.finetune.augment
+    assert settings is not None
+    guessed = guess(file)
+    task = _task(guessed)
+    rows = task.read(file, guessed.columns, require_labels=True)
+    if task.name in ("choose", "answer"):
+        raise UsageError(f"{file} looks like task = {task.name!r}; only texts, pairs and tagged words are augmented")
+    check_suffix(out, tagged=task.name == "tag")
+    with shown("augment", console_for(as_json=False)) as report:
+        found = list(copies_of(rows, settings, seed=seed, progress=report))
+    write_copies(out, rows, found, guessed.columns)
+    for line in told(rows, found):
+        typer.echo(line)
+    typer.echo(f"wrote {out}")
 
 
 def init(

@@ -1,5 +1,7 @@
 """Recipes: what each section may say (a file a section), and how a file becomes a recipe (recipe)."""
 
+from bertsmith.config.augment import AugmentConfig
+from bertsmith.config.continual import LearnOnConfig
 from bertsmith.config.finetune import CodeWords, FinetuneConfig
 from bertsmith.config.optimizer import OptimizerConfig, ScheduleConfig
 from bertsmith.config.recipe import STAGES, Recipe, RuntimeConfig, load_recipe, parse_recipe, recipe_toml
@@ -21,6 +23,7 @@ from bertsmith.config.training import NOT_OF_THE_WEIGHTS, LoopConfig, ModelConfi
 __all__ = [
     "NOT_OF_THE_WEIGHTS",
     "STAGES",
+    "AugmentConfig",
     "CleanConfig",
     "CodeWords",
     "Column",
@@ -31,6 +34,7 @@ __all__ = [
     "ExamplesConfig",
     "FinetuneConfig",
     "LabelledConfig",
+    "LearnOnConfig",
     "LoopConfig",
     "ModelConfig",
     "OptimizerConfig",

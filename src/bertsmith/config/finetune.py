@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from bertsmith.config.augment import AugmentConfig
+from bertsmith.config.continual import LearnOnConfig
 from bertsmith.config.section import Positive, Section, Share
 from bertsmith.config.table import Rows, TableConfig
 from bertsmith.config.training import LoopConfig, MaskBy, MaskShare
@@ -19,6 +21,8 @@ class CodeWords(Section):
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+TASKS_THAT_LEARN_ON = ("classify", "multilabel", "regress", "choose", "tag", "answer")
+_TASKS_OF_COPIES = ("classify", "multilabel", "regress", "tag")
 _TASKS_WITH_LABELS = ("classify", "multilabel", "tag", "next-sentence")
 _TASKS_OF_WHOLE_TEXTS = ("classify", "multilabel", "regress")
 
@@ -116,6 +120,10 @@ class FinetuneConfig(LoopConfig, TableConfig):
     l2_start: Annotated[float, Field(ge=0)] = 0.0
     """Weight of half the squared distance of the encoder's weights from those it started with, and of the head's from
     0 (L2-SP); usual: 0.001 to 0.1."""
+    augment: AugmentConfig | None = None
+    """Changed copies of the training rows."""
+    learn_on: LearnOnConfig | None = None
+    """Go on from a fine-tuned model without forgetting what it knew."""
     metric: str | None = None
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"
@@ -149,6 +157,20 @@ class FinetuneConfig(LoopConfig, TableConfig):
             raise ValueError("windows are for single texts; leave windows or pair_column out")
         if self.test and self.test_share:
             raise ValueError("has test files and test_share, by which one would be split off; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _adds_rows_and_goes_on(self) -> "FinetuneConfig":
+        if self.augment is not None and self.task not in _TASKS_OF_COPIES:
+            allowed = ", ".join(_TASKS_OF_COPIES)
+            raise ValueError(f"task = {self.task!r} takes no [finetune.augment]; that is of {allowed}")
+        if self.learn_on is not None and self.task not in TASKS_THAT_LEARN_ON:
+            allowed = ", ".join(TASKS_THAT_LEARN_ON)
+            raise ValueError(f"task = {self.task!r} takes no [finetune.learn_on]; that is of {allowed}")
+        if self.learn_on is not None and self.refit:
+            raise ValueError("refit goes with no [finetune.learn_on]; leave one of them out")
+        if self.learn_on is not None and "random-weights" in self.baselines:
+            raise ValueError("baselines has 'random-weights', which knows nothing that [finetune.learn_on] could keep")
         return self
 
     @model_validator(mode="after")

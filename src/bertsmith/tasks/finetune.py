@@ -13,16 +13,22 @@ from bertsmith.errors import UsageError
 from bertsmith.model.encoder import encoder_of
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.weights import read_config, resolve_model_dir
+from bertsmith.progress import shown
 from bertsmith.runtime import Runtime, detect, environment
+from bertsmith.tasks.augment import copies_of
+from bertsmith.tasks.augment import told as augmentation_told
 from bertsmith.tasks.base import Columns, Task
-from bertsmith.tasks.batches import TrainingBatches
+from bertsmith.tasks.batches import TaskBatch, TrainingBatches
+from bertsmith.tasks.continual import Kept, OldTask, forgetting_record, measure
+from bertsmith.tasks.continual import told as forgetting_told
 from bertsmith.tasks.epoch_time import predict_epoch
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.look_ahead import look_ahead
-from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer, compute_outputs
+from bertsmith.tasks.memory import Memory
+from bertsmith.tasks.predict import TASKS, Predictor, check_max_length, check_tokenizer, compute_outputs
 from bertsmith.tasks.refit import FOLDER as REFIT
 from bertsmith.tasks.refit import Refit, seconds_of
 from bertsmith.tasks.scoring import Scorer, Scores
@@ -41,20 +47,19 @@ from bertsmith.training.loop import train as train_loop
 from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.memory_fit import MicroBatchFit
 from bertsmith.training.optimizer import make_optimizer
-from bertsmith.training.plan import Evaluation, Plan
+from bertsmith.training.plan import Due, Evaluation, Plan
 from bertsmith.training.run_dir import RunDir, model_digest
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track
 
 OnEvaluation = Callable[[int, Evaluation], bool | None]
 
-_NOT_OF_THE_WEIGHTS = NOT_OF_THE_WEIGHTS | {
-    "model",  # its files are hashed instead, and so are the rows
-    "train",
-    "validation",
-    "test",
-    "baselines",
-    "literature",
+_NOT_OF_THE_WEIGHTS: dict[str, Any] = {
+    **dict.fromkeys(NOT_OF_THE_WEIGHTS, True),
+    **dict.fromkeys(("train", "validation", "test", "baselines", "literature"), True),
+    "model": True,  # its files are hashed instead, and so are the rows
+    "augment": {"model"},
+    "learn_on": {"old", "test"},
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
 
@@ -125,6 +130,11 @@ def finetune(
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
+    runtime, old = runtime or detect(), None
+    if config.learn_on is not None:
+        if head is not None or splits is not None:
+            raise UsageError("[finetune.learn_on] goes with no head of one's own and with no folds; leave it out")
+        old = OldTask.load(directory, config, config.learn_on, seed=seed, runtime=runtime)
     columns = None
     if train is None and config.code_words is not None:
         if labels_dir is None:
@@ -142,24 +152,34 @@ def finetune(
             test=test,
             test_share=config.test_share,
             columns=columns,
+            known=() if old is None else old.known_labels,
         )
+    if old is not None:
+        share = config.validation_share if validation is None and config.validation is None else None
+        splits = old.joined(splits, share, seed=seed)
     _check_metric(config, task, task.metrics_of(splits.validation, splits.labels))
     position_init = (recipe.model or ModelConfig()).position_init
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
+        "old_rows": None if old is None else old.digest(),
+        "augment_model": _augment_model(config, allow_pickle=recipe.runtime.allow_pickle),
         "seed": seed,
         "rows": splits.training_digest(),
         "model": model_digest(directory),
         "random_weights": {"position_init": position_init} if random_weights else None,
     } | ({} if head is None else {"head": head_digest(head)})
     scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
-    runtime = runtime or detect()
+    scored_on |= {} if old is None else {"old_test": old.test_digests()}
+    start = StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle)
+    if old is not None:
+        start = replace(start, known=old.known_labels, fresh_head=old.is_separate)
     run = _Run(
         config=config,
         dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
         task=task,
         splits=splits,
-        start=StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle),
+        start=start,
+        old=old,
         tokenizer=tokenizer,
         seed=seed,
         name=name or ("random weights" if random_weights else str(chosen)),
@@ -192,6 +212,8 @@ class _Run:
     task: Task[Any, Any]
     splits: Splits
     start: StartingPoint
+    old: OldTask | None
+    """What the model knew, where it learns on."""
     tokenizer: Tokenizer
     seed: int
     name: str
@@ -215,10 +237,13 @@ class _Run:
         All input is read before the folder is touched, so that wrong input leaves nothing behind.
         """
         task, config, splits = self.task, self.config, self.splits
-        shape = shape_of(config, task, splits.train, splits.labels)
+        if self.old is not None:
+            self.say(self.old.in_words(splits.labels))
+        rows = self._training_rows()
+        shape = shape_of(config, task, rows, splits.labels)
         for split, count in splits.repeated().items():
             self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
-        train_features = self._encode(splits.train, "train")
+        train_features = self._encode(rows, "train")
         validation_features = None if self.refit else self._encode(splits.validation, "validation")
         model = self.start.model(task, splits.labels, config).to(self.runtime.device)
         if model.config.is_decoder and getattr(model.get_submodule("bert"), "pooler", None) is not None:
@@ -229,7 +254,11 @@ class _Run:
         encoder_of(model).recomputes = config.activation_checkpointing
         self.ranks.same_weights(model)
         self.ranks.on_first(lambda: self.dir.begin(recipe_toml(recipe), console=self.console))
-        loss = (WholeBatchLoss if task.outputs.is_of_whole_batch else TrainingLoss)(task, model, config, shape)
+        memory = self._memory(model)
+        if task.outputs.is_of_whole_batch:
+            loss: TrainingLoss = WholeBatchLoss(task, model, config, shape)
+        else:
+            loss = TrainingLoss(task, model, config, shape, memory)
         batches = TrainingBatches(
             train_features,
             objective=task.name,
@@ -258,13 +287,13 @@ class _Run:
             "kind": "finetune",
             "task": task.name,
             "environment": environment(self.runtime) | {"matmul_flops_per_second": peak},
-            "data": splits.facts(task),
+            "data": splits.facts(task) | {"copied_rows": len(rows) - len(splits.train)},
         }
         train_loop(
             model=model,
             optimizer=optimizer,
             schedule=self.refit.schedule(schedule, batches.steps_per_epoch) if self.refit else schedule,
-            next_batches=lambda due: batches.batch(due.step, due.micro_batch_size),
+            next_batches=lambda due: _batches(batches, memory, due),
             loss_sums=loss_sums,
             plan=replace(self._plan(batches), flops=flops_of(model.config), weights=loss.weights),
             checkpoints=Checkpoints(self.dir.checkpoints, keep=config.keep_checkpoints),
@@ -320,7 +349,12 @@ class _Run:
             training_seconds += seconds_of(self.dir.path / REFIT / "metrics.jsonl")
             if not self.splits.test:
                 self.say("refit      no test rows: nothing says how good this model is")
-        scorer.score(model, self.dir.path, training_seconds=training_seconds)
+        scores = scorer.score(model, self.dir.path, training_seconds=training_seconds)
+        if self.old is not None:
+            forgotten = self._forgotten(self.old, model)
+            replace(scores, learned_on=forgetting_record(forgotten)).write(self.dir.scores)
+            for line in forgetting_told(forgotten):
+                self.say(line)
 
     def result(self) -> FinetuneResult:
         """Read what is in the folder of a finished run."""
@@ -341,6 +375,33 @@ class _Run:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
+
+    def _training_rows(self) -> Sequence[Any]:
+        """The table's, and copies of them."""
+        rows = self.splits.train
+        if self.config.augment is None:
+            return rows
+        with shown("augment", self.console) as report:
+            copies = list(copies_of(rows, self.config.augment, seed=self.seed, runtime=self.runtime, progress=report))
+        for line in augmentation_told(rows, copies):
+            self.say(line)
+        return [*rows, *(copy.row for copy in copies)]
+
+    def _memory(self, model: Pretrained) -> Memory | None:
+        if self.old is None:
+            return None
+        if self.old.config.ewc:
+            rows = min(self.old.config.fisher_rows, len(self.old.rows))
+            self.say(f"fisher     which weights the old task hangs on, by {rows:,} of its rows, one by one")
+        ranks, batch_size = self.ranks, self._batch_size()[0]
+        return Memory(self.old, model, seed=self.seed, batch_size=batch_size, rank=ranks.rank, world_size=ranks.size)
+
+    def _forgotten(self, old: OldTask, model: Pretrained) -> list[Kept]:
+        """Scores of old and new rows before training and by the best weights."""
+        names = (self.dir.path / "model", self.task, model, self.tokenizer, self.splits.labels)
+        best = Predictor(*names, self.config.max_length, self.runtime)
+        start = self.start.model(self.task, self.splits.labels, self.config).to(self.runtime.device)
+        return measure(old, replace(best, model=start), best, self.splits.test, self.metric)
 
     def _plan(self, batches: TrainingBatches) -> Plan:
         config, steps_per_epoch = self.config, batches.steps_per_epoch
@@ -458,3 +519,16 @@ class _Run:
             "columns": self.splits.columns.to_card(),
             "metric": self.metric,
         }
+
+
+def _batches(new: TrainingBatches, memory: Memory | None, due: Due) -> Sequence[TaskBatch]:
+    """Micro-batches of an update, of new rows and of old ones that another head reads."""
+    found = new.batch(due.step, due.micro_batch_size)
+    return found if memory is None else memory.batches(due, found, first_free_id=len(new.features))
+
+
+def _augment_model(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, str] | None:
+    """Hashes of the model that proposes words."""
+    if config.augment is None or config.augment.model is None:
+        return None
+    return model_digest(resolve_model_dir(config.augment.model, allow_pickle=allow_pickle))

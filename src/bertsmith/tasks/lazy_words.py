@@ -33,6 +33,7 @@ def lazy_words(
         "they are the decoder too, whose gradient reaches all rows": _are_decoder(model, words),
         "the word embeddings are frozen": not words.weight.requires_grad,
         "l2_start reads all weights": config.l2_start > 0,
+        "learn_on.ewc reads all weights": config.learn_on is not None and config.learn_on.ewc > 0,
         "the step is compiled": config.compile == "on",
         "micro_batch_size is 'auto'": config.fits_micro_batch,
         "there are several processes, or no CPU": not ranks.is_alone or runtime.device.type != "cpu",

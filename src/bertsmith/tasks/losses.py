@@ -7,6 +7,7 @@ two outputs for one target are apart. All in float32 at least.
     one of items      a softmax over the items of an example (its choices; its tokens, as start and as end)
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -52,11 +53,24 @@ class Outputs(ABC):
         """(targets,) (KL(p || q) + KL(q || p)) / 2 of two outputs for the same items; for numbers (p - q)²."""
         return self._divergences(_precise(one), _precise(other), groups)
 
+    def distances(self, old: Tensor, new: Tensor, groups: Tensor | None, *, temperature: float) -> Tensor:
+        """(targets,) T² KL(p_old || p_new) of outputs divided by the temperature T (Hinton et al. 2015,
+        arXiv:1503.02531; T² keeps gradients of like size); for numbers (old - new)².
+        """
+        return self._distances(_precise(old) / temperature, _precise(new) / temperature, groups) * temperature**2
+
+    @abstractmethod
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Targets drawn from what the outputs say, of the shape that `losses` takes."""
+
     @abstractmethod
     def _losses(self, outputs: Tensor, targets: Tensor, groups: Tensor | None) -> Tensor: ...
 
     @abstractmethod
     def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor: ...
+
+    @abstractmethod
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor: ...
 
 
 class OneOfClasses(Outputs):
@@ -79,6 +93,12 @@ class OneOfClasses(Outputs):
 
     def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
         return _symmetric(one.log_softmax(-1), other.log_softmax(-1)).sum(-1)
+
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        return _one_way(old.log_softmax(-1), new.log_softmax(-1)).sum(-1)
+
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        return _draw(_precise(outputs).softmax(-1), generator)
 
 
 class AnyOfLabels(Outputs):
@@ -104,6 +124,13 @@ class AnyOfLabels(Outputs):
         parts = [_symmetric(F.logsigmoid(sign * one), F.logsigmoid(sign * other)) for sign in (1, -1)]
         return torch.stack(parts).sum(0).mean(-1)
 
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        parts = [_one_way(F.logsigmoid(sign * old), F.logsigmoid(sign * new)) for sign in (1, -1)]
+        return torch.stack(parts).sum(0).mean(-1)
+
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        return torch.bernoulli(_precise(outputs).sigmoid(), generator=generator)
+
 
 class Number(Outputs):
     """(output - target)² of each item; one output, targets (items,)."""
@@ -113,6 +140,14 @@ class Number(Outputs):
 
     def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
         return (one - other).squeeze(-1) ** 2
+
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor:
+        return self._divergences(old, new, groups)
+
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        numbers = _precise(outputs).squeeze(-1)
+        noise = torch.randn(numbers.shape, generator=generator, dtype=numbers.dtype)
+        return numbers + noise * math.sqrt(0.5)
 
 
 class OneOfItems(Outputs):
@@ -129,6 +164,16 @@ class OneOfItems(Outputs):
         is_item = torch.isfinite(logs[0])
         first, second = (torch.where(is_item, log, 0.0) for log in logs)
         return torch.where(is_item, _symmetric(first, second), 0.0).sum(1).mean(-1)
+
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor:
+        logs = [_alternatives(outputs, groups).log_softmax(1) for outputs in (old, new)]
+        is_item = torch.isfinite(logs[0])
+        first, second = (torch.where(is_item, log, 0.0) for log in logs)
+        return torch.where(is_item, _one_way(first, second), 0.0).sum(1).mean(-1)
+
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:
+        shares = _alternatives(_precise(outputs), groups).softmax(1)  # (examples, most items, outputs)
+        return torch.stack([_draw(shares[..., number], generator) for number in range(shares.shape[-1])], dim=-1)
 
 
 ONE_OF_CLASSES, ANY_OF_LABELS, NUMBER, ONE_OF_ITEMS = OneOfClasses(), AnyOfLabels(), Number(), OneOfItems()
@@ -151,6 +196,16 @@ def _alternatives(outputs: Tensor, groups: Tensor | None) -> Tensor:
 def _symmetric(log_p: Tensor, log_q: Tensor) -> Tensor:
     """What each outcome adds to (KL(p || q) + KL(q || p)) / 2: (p - q) (log p - log q) / 2."""
     return (log_p.exp() - log_q.exp()) * (log_p - log_q) / 2
+
+
+def _one_way(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """What each outcome adds to KL(p || q)."""
+    return log_p.exp() * (log_p - log_q)
+
+
+def _draw(shares: Tensor, generator: torch.Generator) -> Tensor:
+    """(rows, outcomes) probabilities -> (rows,) an outcome each."""
+    return torch.multinomial(shares, 1, generator=generator).squeeze(-1)
 
 
 def _weights(shape: Shape, like: Tensor) -> Tensor | None:

@@ -32,6 +32,8 @@ class Scores:
     """The model and the simple ones, on each split, by each metric."""
     refit: Refit | None = None
     """How the model was trained on validation rows too."""
+    learned_on: Mapping[str, Any] | None = None
+    """What became of an old task (`continual.forgetting_record`), where the model learned on."""
 
     def of_model(self) -> dict[str, dict[str, float]]:
         """Split -> metric -> score of the model itself."""
@@ -55,7 +57,8 @@ class Scores:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             refit = Refit(**found["refit"]) if "refit" in found else None
-            return cls(found["metric"], found["name"], tuple(ScoreRow(**line) for line in found["table"]), refit)
+            table = tuple(ScoreRow(**line) for line in found["table"])
+            return cls(found["metric"], found["name"], table, refit, found.get("learned_on"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent}") from error
 

@@ -18,7 +18,7 @@ from bertsmith.tasks.features import Ints
 from bertsmith.tasks.partition import held_out
 from bertsmith.tasks.records import TABLE_SUFFIXES, read_records, suffix_of
 from bertsmith.tasks.row_sources import Table, tables_of
-from bertsmith.tasks.tables import read_label_names
+from bertsmith.tasks.tables import in_order, read_label_names
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Splits:
 
     def training_digest(self) -> str:
         """Hash of the labels and of the rows that the weights depend on, in their order."""
-        return _digest(self.labels, self.train, self.validation)
+        return rows_digest(self.labels, self.train, self.validation)
 
     def test_digests(self) -> dict[str, str]:
         """Hash of the rows of each test split."""
-        return {name: _digest((), rows) for name, rows in self.test.items()}
+        return {name: rows_digest((), rows) for name, rows in self.test.items()}
 
     def repeated(self) -> dict[str, int]:
         """Split -> how many of its rows say the same as a training row; only splits that have any."""
@@ -69,19 +69,20 @@ def read_splits(
     test: Mapping[str, object] | None = None,
     test_share: float = 0.0,
     columns: Columns | None = None,
+    known: Sequence[str] = (),
 ) -> Splits:
     """Read the rows that `config` names; tables given as `train` and `validation` go before its files, and `columns`
     before its mapping.
 
     Without test tables `test_share` of the rows is split off first, if any, and then without validation rows a share of
-    those that are left. Raises `DataError` with file and line for what is wrong, such as a label in a test file that
-    the training rows do not have.
+    those that are left. `known` labels, of a model that learns on, come first, and the rows' others after them. Raises
+    `DataError` with file and line for what is wrong, such as a label in a test file that the training rows do not have.
     """
     columns = columns or columns_of(config)
-    found = read_all(config, task, train=train, columns=columns)
+    found = read_all(config, task, train=train, columns=columns, known=known)
     train_rows, groups, labels = found.rows, found.groups, found.labels
     test_rows: dict[str, Sequence[Any]] = {
-        name: _read_labelled(task, source, columns, labels) for name, source in (test or {}).items()
+        name: read_labelled(task, source, columns, labels) for name, source in (test or {}).items()
     }
     if not test_rows and test_share:
         train_rows, groups, test_rows["test"] = _held_out(train_rows, groups, test_share, seed, "test")
@@ -91,7 +92,7 @@ def read_splits(
         train_rows, _, validation_rows = _held_out(train_rows, groups, config.validation_share, seed, "validation")
         task.check(validation_rows, labels, where=found.where)
     else:
-        validation_rows = _read_labelled(task, validation, columns, labels)
+        validation_rows = read_labelled(task, validation, columns, labels)
     return Splits(_for_trial(config, train_rows, seed), validation_rows, test_rows, labels, columns)
 
 
@@ -114,7 +115,7 @@ class AllRows:
         rest = [row for row, is_in in zip(self.rows, inside, strict=True) if not is_in]
         task.check(tested, self.labels, where=self.where)
         if config.validation is not None:
-            validation = _read_labelled(task, config.validation, self.columns, self.labels)
+            validation = read_labelled(task, config.validation, self.columns, self.labels)
         else:
             groups = [group for group, is_in in zip(self.groups, inside, strict=True) if not is_in]
             rest, _, validation = _held_out(rest, groups, config.validation_share, seed, "validation")
@@ -123,9 +124,16 @@ class AllRows:
 
 
 def read_all(
-    config: TableConfig, task: Task[Any, Any], *, train: object = None, columns: Columns | None = None
+    config: TableConfig,
+    task: Task[Any, Any],
+    *,
+    train: object = None,
+    columns: Columns | None = None,
+    known: Sequence[str] = (),
 ) -> AllRows:
-    """All rows that `config` names for training, or of the table given, with their groups and the labels to learn."""
+    """All rows that `config` names for training, or of the table given, with their groups and the labels to learn:
+    those `known` before, and then the others.
+    """
     columns = columns or columns_of(config)
     source = config.train if train is None else train
     if isinstance(source, str) and not source:
@@ -140,8 +148,14 @@ def read_all(
         for table, some in read:
             _check(task, table, some, declared)
     where = tables[0].path if len(tables) == 1 else None
-    with tables[0].named():
-        labels = task.labels_in(rows, where=where, declared=declared)
+    if known:
+        fresh = declared or in_order({label for row in rows for label in task.labels_of(row)})
+        labels = (*known, *(label for label in fresh if label not in known))
+        for table, some in read:
+            _check(task, table, some, labels)
+    else:
+        with tables[0].named():
+            labels = task.labels_in(rows, where=where, declared=declared)
     groups: list[str | None] = [None] * len(rows)
     if config.group_column is not None:
         groups = [group for table, some in read for group in _groups(table, config, len(some))]
@@ -212,7 +226,7 @@ def columns_of(config: TableConfig) -> Columns:
     )
 
 
-def _read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:
+def read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:
     """Rows of one or several tables, with labels that are known."""
     found = []
     for table in _tables(source):
@@ -227,7 +241,8 @@ def _check(task: Task[Any, Any], table: Table, rows: Sequence[Any], labels: Sequ
         task.check(rows, labels, where=table.path)
 
 
-def _digest(labels: Sequence[str], *tables: Sequence[Any]) -> str:
+def rows_digest(labels: Sequence[str], *tables: Sequence[Any]) -> str:
+    """Hash of labels and of all rows, in their order."""
     digest = hashlib.sha256(repr(labels).encode("utf-8", "surrogatepass"))
     for rows in tables:
         digest.update(f"{len(rows)} rows".encode())

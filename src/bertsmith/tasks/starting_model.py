@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bertsmith.config import FinetuneConfig
 from bertsmith.errors import UsageError
 from bertsmith.model.config import PLAIN_HEAD
 from bertsmith.model.positions import start_positions
-from bertsmith.model.pretrained import Pretrained
+from bertsmith.model.pretrained import Pretrained, init_weights
 from bertsmith.model.weights import read_config
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.base import Task
@@ -31,11 +32,16 @@ class StartingPoint:
     """Of random weights."""
     seed: int
     allow_pickle: bool = False
+    known: tuple[str, ...] = ()
+    """Labels of a head that learns on: what it says of them is kept, and others come after them."""
+    fresh_head: bool = False
+    """Whether the head is another one even where the base model's would fit."""
 
     def model(self, task: Task[Any, Any], labels: tuple[str, ...], config: FinetuneConfig) -> Pretrained:
         """The encoder with a head for these labels; seeded, so that a fresh head is the same again.
 
-        A head that the base model already has is kept only if it was trained for just these labels in this order.
+        A head that the base model already has is kept only if it was trained for just these labels in this order, or
+        learns on.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("head", self.seed))
@@ -46,11 +52,29 @@ class StartingPoint:
                 start_positions(model, self.position_init)
                 return model
             model = task.head.from_pretrained(
-                self.base, labels=labels, overrides=overrides, allow_pickle=self.allow_pickle
+                self.base, labels=self.known or labels, overrides=overrides, allow_pickle=self.allow_pickle
             )
-            if task.outputs_are_classes and base_config.labels != labels:
+            if self.known:
+                widen(model, labels)
+            elif self.fresh_head:
+                model.start_fresh()
+            elif task.outputs_are_classes and base_config.labels != labels:
                 model.forget_labels()
             return model
+
+
+def widen(model: Pretrained, labels: Sequence[str]) -> None:
+    """Give a head outputs for labels after those that it has: its rows stay bit for bit, new ones are drawn afresh."""
+    name = next(name for name, _ in model.named_modules() if name in ("classifier", "head.classifier"))
+    old = model.get_submodule(name)
+    assert isinstance(old, nn.Linear)
+    new = nn.Linear(old.in_features, len(labels))
+    init_weights(new, model.config.initializer_range)
+    with torch.no_grad():
+        new.weight[: old.out_features] = old.weight
+        new.bias[: old.out_features] = old.bias
+    model.set_submodule(name, new)
+    model.config = model.config.with_labels(tuple(labels))
 
 
 def with_own_head(task: Task[Any, Any], head: type[nn.Module], config: FinetuneConfig) -> Task[Any, Any]:

@@ -217,7 +217,12 @@ def class_names(
         place = Place(where)
         odd = ((row.line, label) for row in rows for label in labels_of(row) if not float(label).is_integer())
         raise together([place.error(f"label {label} {_NO_CLASS}", line) for line, label in odd])
-    return tuple(sorted(seen, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
+    return in_order(seen)
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sorted, whole numbers by value."""
+    return tuple(sorted(labels, key=lambda label: (0, int(label), label) if _is_number(label) else (1, 0, label)))
 
 
 def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path | None = None) -> None:

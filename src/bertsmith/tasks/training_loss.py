@@ -4,8 +4,8 @@
     adversarial   fgm: Miyato et al. 2017, arXiv:1605.07725; pgd: Madry et al. 2018, arXiv:1706.06083
     l2_start      L2-SP, Li et al. 2018, arXiv:1802.01483: L2 to the weights it started with
 
-Each is an objective of its own, with its own line in metrics.jsonl. All are sums over targets, so that they do not hang
-on how a batch is cut into micro-batches.
+What holds on to an earlier task is in `memory`. Each is an objective of its own, with its own line in metrics.jsonl.
+All are sums over targets, so that they do not hang on how a batch is cut into micro-batches.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.losses import Shape
+from bertsmith.tasks.memory import Memory
 
 R_DROP, ADVERSARIAL, L2_START = "r_drop", "adversarial", "l2_start"
 
@@ -29,8 +30,15 @@ R_DROP, ADVERSARIAL, L2_START = "r_drop", "adversarial", "l2_start"
 class TrainingLoss:
     """Summed losses of a micro-batch, by objective."""
 
-    def __init__(self, task: Task[Any, Any], model: Pretrained, config: FinetuneConfig, shape: Shape):
-        self.task, self.model, self.config, self.shape = task, model, config, shape
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        model: Pretrained,
+        config: FinetuneConfig,
+        shape: Shape,
+        memory: Memory | None = None,
+    ):
+        self.task, self.model, self.config, self.shape, self.memory = task, model, config, shape, memory
         self._start = _start(model) if config.l2_start else []
 
     @property
@@ -38,26 +46,35 @@ class TrainingLoss:
         """Objective -> weight, of those beside the task's own."""
         config = self.config
         found = {R_DROP: config.r_drop, ADVERSARIAL: float(config.adversarial is not None), L2_START: config.l2_start}
-        return {name: weight for name, weight in found.items() if weight}
+        besides = self.memory.weights if self.memory is not None else {}
+        return {name: weight for name, weight in found.items() if weight} | besides
 
     def __call__(self, batch: TaskBatch) -> Mapping[str, Tensor]:
+        if self.memory is not None and self.memory.is_old(batch):
+            return self.memory.replayed(batch)
         if self.config.adversarial is None:
-            sums = self._sums(batch)
+            sums, outputs = self._sums(batch)
         else:
             with _Moved(self.model) as words:
-                sums = self._sums(batch)
+                sums, outputs = self._sums(batch)
                 sums[ADVERSARIAL] = self._attacked(batch, words, sums[self.task.name])
         if self._start:
             distance = torch.stack([((now - then) ** 2).sum() for now, then in self._start]).sum() / 2
             sums[L2_START] = distance * batch.counts[self.task.name]
+        if self.memory is not None and outputs is not None:
+            sums |= self.memory.sums(batch, outputs, batch.counts[self.task.name])
         return sums
 
-    def _sums(self, batch: TaskBatch) -> dict[str, Tensor]:
+    def _sums(self, batch: TaskBatch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """And the outputs of the first reading, where a memory compares them."""
+        if not self.config.r_drop and self.memory is None:
+            return {self.task.name: self._loss(batch)}, None
+        outputs, loss = self._read(batch)
         if not self.config.r_drop:
-            return {self.task.name: self._loss(batch)}
-        (outputs, loss), (again, second) = self._read(batch), self._read(batch)
+            return {self.task.name: loss}, outputs
+        again, second = self._read(batch)
         apart = self.task.outputs.divergences(outputs, again, batch.item_groups).sum()
-        return {self.task.name: (loss + second) / 2, R_DROP: apart}
+        return {self.task.name: (loss + second) / 2, R_DROP: apart}, outputs
 
     def _loss(self, batch: TaskBatch) -> Tensor:
         return self.task.loss_sum(self.model, batch, self.shape)

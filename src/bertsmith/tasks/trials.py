@@ -130,10 +130,12 @@ def made_from(recipe: Recipe, keys: Collection[str], tables: Mapping[str, Any]) 
     chosen = tables.get("model") or config.model
     if chosen is None:
         raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
-    given = {name: tables.get(name) for name in ("train", "validation")}
+    if config.learn_on is not None:
+        raise UsageError("a search takes no [finetune.learn_on]; search without it, then learn on with what it found")
+    train, validation = tables.get("train"), tables.get("validation")
     task = TASKS[config.task].with_options(**config.task_options)
     share = 0.0 if tables.get("test") else config.test_share
-    splits = read_splits(config, task, seed=recipe.seed, test_share=share, **given)
+    splits = read_splits(config, task, seed=recipe.seed, test_share=share, train=train, validation=validation)
     fixed = config.model_dump(mode="json", exclude={*keys, *_OF_THE_END, "seed", "model", "train"})
     return {"config": fixed, "rows": splits.training_digest(), "model": model_digest(resolve_model_dir(chosen))}
 

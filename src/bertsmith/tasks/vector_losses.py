@@ -34,6 +34,12 @@ class Vectors(Outputs):
     def _divergences(self, one: Tensor, other: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
         raise UsageError("r_drop is for outputs that are probabilities or numbers, not for vectors of texts")
 
+    def _distances(self, old: Tensor, new: Tensor, groups: Tensor | None) -> Tensor:  # noqa: ARG002
+        raise UsageError("distillation is for outputs that are probabilities or numbers, not for vectors of texts")
+
+    def drawn(self, outputs: Tensor, groups: Tensor | None, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        raise UsageError("nothing is drawn from vectors of texts, which are no probabilities")
+
 
 class InBatch(Vectors):
     """Every other example's partner and stranger, and the own stranger, are what the text does not belong with.

@@ -15,8 +15,8 @@ def flops_of(config: BertConfig) -> Callable[[Any], float]:
     """What counts a micro-batch's FLOPs, forward and backward, from its `counts`, `num_tokens` and number of rows.
 
     Examples of a batch are about equally long, so each counts as their mean. R-Drop and an adversarial step read the
-    text once more; finding the direction of that step, and steps of pgd after the first, do not count. Agreement reads
-    the text once more, without a backward pass.
+    text once more; finding the direction of that step, and steps of pgd after the first, do not count. Agreement and
+    distillation read the text once more, without a backward pass.
     """
 
     def flops(batch: Any) -> float:
@@ -27,7 +27,7 @@ def flops_of(config: BertConfig) -> Callable[[Any], float]:
         found = train_flops(config, tokens=tokens, length=length, masks=masks, pooled=pooled)
         again = train_flops(config, tokens=tokens, length=length, masks=0, pooled=0)
         found += again * len(counts.keys() & _READ_AGAIN)
-        if "agreement" in counts:
+        if counts.keys() & {"agreement", "distill"}:
             found += forward_flops(config, tokens=tokens, length=length)
         return found
 
