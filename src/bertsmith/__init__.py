@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bertsmith.analysis.compare import compare
     from bertsmith.analysis.report import write_report
     from bertsmith.config import Recipe, load_recipe
     from bertsmith.pipeline import finetune, load, pretrain, run
@@ -30,6 +31,7 @@ __all__ = [
     "FeatureExtractor",
     "Predictor",
     "Recipe",
+    "compare",
     "evaluate",
     "extract_features",
     "fill_mask",
@@ -48,6 +50,7 @@ _ROOMS = {
     "FeatureExtractor": "tasks.extract",
     "Predictor": "tasks.predict",
     "Recipe": "config",
+    "compare": "analysis.compare",
     "evaluate": "tasks.evaluate",
     "extract_features": "tasks.extract",
     "fill_mask": "tasks.fill",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 import bertsmith
-from bertsmith.commands import corpus, data, examples, plan, predict, tokenizer
+from bertsmith.commands import compare, corpus, data, examples, plan, predict, tokenizer
 from bertsmith.commands.folds import cross_validate
 from bertsmith.commands.options import (
     AllowPickle,
@@ -33,6 +33,7 @@ from bertsmith.commands.options import (
     RecipePath,
     RunsFolder,
     TextColumn,
+    column_from,
     columns_from,
     console_for,
     print_json,
@@ -64,6 +65,7 @@ app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
 app.command("predict")(predict.predict)
 app.command("init")(data.init)
+app.command("compare")(compare.compare)
 
 
 @app.command()
@@ -171,6 +173,7 @@ def search(
             "--grid", metavar="KEY=[VALUES]", help="A key of [finetune] and its values; default: the paper's."
         ),
     ] = None,
+    no_grid: Annotated[bool, typer.Option("--no-grid", help="The recipe as it is, with each seed.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each combination.")] = 1,
     space: Annotated[
         list[str] | None,
@@ -205,12 +208,15 @@ def search(
             "(such as a grid of the best settings alone, with several seeds)"
         )
     chosen = read_recipe(recipe, overrides, allow_pickle)
+    if no_grid and (grid or space or trials):
+        raise UsageError("--no-grid is for seeds alone; leave it out, or --grid, --space and --trials")
     folder, console = runs / f"{chosen.name}-search", console_for(as_json)
     if space or trials:
         wanted = space_of(space) if space else None
         found = guided_search(chosen, folder, space=wanted, trials=trials or 30, prunes=prune, console=console)
     else:
-        found = run_search(chosen, folder, grid=grid_of(grid) if grid else None, seeds=seeds, console=console)
+        tried = {} if no_grid else grid_of(grid) if grid else None
+        found = run_search(chosen, folder, grid=tried, seeds=seeds, console=console)
     if as_json:
         print_json(
             {
@@ -221,7 +227,7 @@ def search(
         )
         return
     for one in found.standings:
-        settings = "  ".join(f"{key} = {value}" for key, value in one.settings.items())
+        settings = "  ".join(f"{key} = {value}" for key, value in one.settings.items()) or "as it is"
         typer.echo(f"{one.mean:.4f} ± {one.deviation:.4f} (best {one.best:.4f}, {one.seeds} seeds)  {settings}")
     for split, scores in found.final.scores.items():
         typer.echo(f"{split}: {found.metric} {scores[found.metric]:.4f}, by the first of these")
@@ -240,12 +246,19 @@ def evaluate(
     expect: Annotated[
         list[str] | None, typer.Option(metavar="METRIC>=SCORE", help="Exit with 1 where a score is not so good.")
     ] = None,
+    slices: Annotated[
+        list[str] | None, typer.Option("--slice", metavar="COLUMN", help="Score the rows of each of its values too.")
+    ] = None,
+    mistakes: Annotated[int, typer.Option(min=0, help="How many of the most confident mistakes to print.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Score a fine-tuned model on labelled rows, with 95 % intervals; under torchrun processes share the rows.
+    """Score a fine-tuned model on labelled rows, with 95 % intervals, also by length, label and --slice; processes
+    under torchrun share the rows.
 
     Example: bertsmith evaluate runs/cola/finetune in_domain_dev.tsv --no-header --text-column 3 --label-column 1
     """
+    from bertsmith.analysis.mistakes import surest_mistakes
+    from bertsmith.commands.evaluation_tables import evaluation_lines
     from bertsmith.tasks.expect import expectation
     from bertsmith.tasks.predict import Predictor
     from bertsmith.training.distributed import joined
@@ -253,15 +266,27 @@ def evaluate(
     predictor = Predictor.load(model)
     columns = columns_from(predictor.columns, text_column, label_column, pair_column, no_header, label_names)
     wanted = [expectation(text, predictor.task.metrics) for text in expect or []]
+    sliced = [column_from(name, header=columns.header) for name in slices or []]
     with joined(predictor.runtime) as ranks:
-        result = bertsmith.evaluate(predictor, data, columns=columns, name=model, ranks=ranks)
+        result = bertsmith.evaluate(predictor, data, columns=columns, name=model, slice_columns=sliced, ranks=ranks)
     if not ranks.is_first:
         return
     if as_json:
-        print_json({"model": model, "loss": result.loss, "table": [asdict(row) for row in result.table]})
+        print_json(
+            {
+                "model": model,
+                "loss": result.loss,
+                "table": [asdict(row) for row in result.table],
+                "slices": [asdict(row) for row in result.slices],
+                "calibration": None if result.calibration is None else asdict(result.calibration),
+                "mistakes": [asdict(one) for one in surest_mistakes(result.predictions, mistakes)],
+            }
+        )
     else:
         for row in result.table:
             typer.echo(f"{row.metric:<18} {row.score:.4f}  ({row.low:.4f} to {row.high:.4f})  {row.rows:,} rows")
+        for line in evaluation_lines(result, num_mistakes=mistakes):
+            typer.echo(line)
     for one in wanted:
         one.check(result.scores)
 

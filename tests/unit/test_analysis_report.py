@@ -266,15 +266,17 @@ def test_confusion_and_mistakes_are_counted_right(tmp_path: Path) -> None:
     ]
     write_lines(tmp_path / "p.jsonl", rows)
     answers = read_answers("test", tmp_path / "p.jsonl")
+    assert answers is not None
     assert dict(answers.confusion) == {("x", "x"): 1, ("x", "y"): 1, ("y", "x"): 2}
-    assert [m.record["text"] for m in sorted(answers.mistakes, reverse=True)] == ["c", "e", "b"]
+    assert [one.text for one in answers.mistakes] == ["c", "e", "b"]
 
 
 def test_only_the_ten_surest_mistakes_are_kept(tmp_path: Path) -> None:
     rows = [{"text": str(i), "label": "x", "prediction": "y", "probabilities": {"y": i / 100}} for i in range(100)]
     write_lines(tmp_path / "p.jsonl", rows)
     answers = read_answers("test", tmp_path / "p.jsonl")
-    assert [m.record["text"] for m in sorted(answers.mistakes, reverse=True)] == [str(i) for i in range(99, 89, -1)]
+    assert answers is not None
+    assert [one.text for one in answers.mistakes] == [str(i) for i in range(99, 89, -1)]
 
 
 def test_batch_scores_are_of_32_rows_in_order(tmp_path: Path) -> None:
@@ -282,7 +284,9 @@ def test_batch_scores_are_of_32_rows_in_order(tmp_path: Path) -> None:
     inverted = [{"text": "", "label": str(i % 2), "prediction": str(1 - i % 2)} for i in range(32)]
     constant = [{"text": "", "label": str(i % 2), "prediction": "1"} for i in range(5)]
     write_lines(tmp_path / "p.jsonl", [*right, *inverted, *constant])
-    assert read_answers("test", tmp_path / "p.jsonl").batch_scores == pytest.approx([1.0, -1.0, 0.0])
+    answers = read_answers("test", tmp_path / "p.jsonl")
+    assert answers is not None
+    assert answers.blocks.scores == pytest.approx([1.0, -1.0, 0.0])
 
 
 def test_tagged_words_are_marked_found_missed_or_wrong(tmp_path: Path) -> None:
@@ -306,7 +310,7 @@ def test_many_labels_are_told_as_confusions(tmp_path: Path) -> None:
     page = page_of(root)
     assert "Most frequent confusions" in page.headings
     assert "Confusion matrix" not in page.headings
-    assert "Matthews correlation of each batch" in page.text
+    assert "Matthews of each 64 rows, in their order in the file" in page.text
 
 
 def test_rows_that_do_not_fit_are_passed_over(tmp_path: Path) -> None:
@@ -319,7 +323,9 @@ def test_rows_that_do_not_fit_are_passed_over(tmp_path: Path) -> None:
     ]
     path = root / "finetune" / "predictions-test.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn', encoding="utf-8")
-    assert read_answers("test", path).confusion.total() == 1
+    answers = read_answers("test", path)
+    assert answers is not None
+    assert answers.confusion.total() == 1
     page_of(root)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bertsmith.tasks import metrics
+from bertsmith.tasks import resampling
 from bertsmith.tasks.metrics import (
     CLASSIFICATION_SCORES,
     are_entities,
@@ -131,7 +131,7 @@ def test_intervals_are_the_same_each_time_and_in_any_chunks(monkeypatch: pytest.
     labels, predictions = noisy(100, 0.5, ["a", "b"])
     first = classification_interval(labels, predictions, ["a", "b"], "macro_f1", seed=1)
     assert first != classification_interval(labels, predictions, ["a", "b"], "macro_f1", seed=2)
-    monkeypatch.setattr(metrics, "_BOOTSTRAP_CELLS", 28)
+    monkeypatch.setattr(resampling, "_CELLS", 28)
     assert first == classification_interval(labels, predictions, ["a", "b"], "macro_f1", seed=1)
 
 

@@ -1,6 +1,7 @@
 """Search over a grid and seeds: chosen by validation, going on after a stop, begun anew for another recipe."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,19 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_pa
         run(base, tmp_path / "a", grid={"epochs": (1,), "epoch": (1,)})
     with pytest.raises(RecipeError, match=r"finetune\.epochs"):
         run(base, tmp_path / "b", grid={"epochs": (1, -1)})
-    with pytest.raises(UsageError, match="at least one value for each"):
+    with pytest.raises(UsageError, match="at least one value for each key"):
         run(base, tmp_path / "c", grid={"epochs": ()})
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_alone(base: Path, tmp_path: Path) -> None:
+    found = run(base, tmp_path, grid={}, seeds=2)
+    (standing,) = found.standings
+    scores = [trial.score for trial in found.trials]
+    assert (standing.settings, standing.seeds, standing.best) == ({}, 2, max(scores))
+    assert standing.mean == pytest.approx(statistics.fmean(scores))
+    assert standing.deviation == pytest.approx(statistics.stdev(scores))
+    assert [trial.seed for trial in found.trials] == [42, 43]
 
 
 def test_the_paper_s_grid() -> None:

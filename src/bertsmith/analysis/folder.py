@@ -76,6 +76,11 @@ class Training:
         return self.stop is not None and self.stop.get("reason") == "done"
 
     @property
+    def scores(self) -> Mapping[str, Any]:
+        """scores.json of a finished fine-tuning."""
+        return mapping(_json(self.path / "scores.json"))
+
+    @property
     def predictions(self) -> list[tuple[str, Path]]:
         """(split, file) of each predictions-SPLIT.jsonl."""
         found = sorted(self.path.glob("predictions-*.jsonl"))

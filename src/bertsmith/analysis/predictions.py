@@ -1,120 +1,94 @@
-"""What a fine-tuned model got right and wrong, from predictions-SPLIT.jsonl, in one pass over the file."""
+"""What a fine-tuned model got right and wrong, from predictions-SPLIT.jsonl."""
 
-import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertsmith.analysis.folder import mapping, read_lines, sequence
-from bertsmith.analysis.markup import Html, details, join, number, percent, score, share_bar, table, tag
-from bertsmith.tasks.metrics import score_classification
+from bertsmith.analysis.folder import mapping, read_lines
+from bertsmith.analysis.markup import Html, details, join, percent, score, table, tag, title
+from bertsmith.analysis.mistakes import (
+    BLOCK_ROWS,
+    Blocks,
+    LabelScore,
+    Mistake,
+    blocks,
+    confusion,
+    label_scores,
+    surest_mistakes,
+)
+from bertsmith.tasks.predictions import Predictions, sound_predictions
 
-BATCH_ROWS = 32
-"""Rows in a batch of the per-batch chart, as in the usual CoLA tutorial."""
 NUM_MISTAKES = 10
 NUM_SENTENCES = 15
 MOST_LABELS = 16
 """Larger confusion matrices are told as a list of the most frequent confusions."""
-MOST_BARS = 130
 OUTSIDE = "O"
 
 
-@dataclass(order=True)
-class Mistake:
-    """A wrong answer; ordered so that the surest comes last, and of equals the first row."""
-
-    confidence: float
-    minus_row: int
-    minus_word: int
-    label: str = field(compare=False)
-    prediction: str = field(compare=False)
-    record: Mapping[str, Any] = field(compare=False)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Answers:
-    """Counts and samples of one split."""
+    """One split, counted."""
 
     split: str
-    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
-    mistakes: list[Mistake] = field(default_factory=list)
-    sentences: list[Mapping[str, Any]] = field(default_factory=list)
-    batch_scores: list[float] = field(default_factory=list)
-    rows: int = 0
+    predictions: Predictions
+    confusion: Counter[tuple[str, str]]
+    by_label: tuple[LabelScore, ...]
+    mistakes: tuple[Mistake, ...]
+    """The surest."""
+    blocks: Blocks
 
     @property
     def labels(self) -> list[str]:
         return sorted({name for pair in self.confusion for name in pair})
 
+    @property
+    def is_tagged(self) -> bool:
+        return self.predictions.task.name == "tag"
 
-def read_answers(split: str, path: Path) -> Answers:
-    """Rows without classes are passed over: those without labels, and those with numbers."""
-    answers = Answers(split)
-    batch: list[tuple[str, str]] = []
-    for record in read_lines(path):
-        if isinstance(record.get("words"), list):
-            _add_tagged(answers, record)
-        elif isinstance(record.get("label"), str) and isinstance(record.get("prediction"), str):
-            pair = (str(record["label"]), str(record["prediction"]))
-            _add(answers, record, pair, _probability(record), word=0)
-            answers.rows += 1
-            batch.append(pair)
-            if len(batch) == BATCH_ROWS:
-                answers.batch_scores.append(_matthews(batch))
-                batch = []
-    if batch:
-        answers.batch_scores.append(_matthews(batch))
-    return answers
+    @property
+    def sentences(self) -> list[tuple[Any, Any]]:
+        """The first with an entity in the truth or in the answer."""
+        pairs = zip(self.predictions.rows, self.predictions.answers, strict=True)
+        found = ((row, answer) for row, answer in pairs if {*row.labels, *answer.tags} != {OUTSIDE})
+        return [pair for pair, _ in zip(found, range(NUM_SENTENCES), strict=False)]
+
+
+def read_answers(split: str, path: Path, *, task_name: str | None = None, metric: str | None = None) -> Answers | None:
+    """Rows without labels, and lines that are torn, are passed over; None where none is left.
+
+    task_name: default: as the fields tell. metric: of the blocks; where the task has no such one, Matthews' for
+    classes, else the task's own.
+    """
+    predictions = sound_predictions(read_lines(path), task_name=task_name)
+    if predictions is None:
+        return None
+    metrics = predictions.task.metrics
+    usual = "matthews" if "matthews" in metrics else predictions.task.default_metric
+    return Answers(
+        split=split,
+        predictions=predictions,
+        confusion=confusion(predictions),
+        by_label=label_scores(predictions),
+        mistakes=surest_mistakes(predictions, NUM_MISTAKES),
+        blocks=blocks(predictions, metric if metric in metrics else usual),
+    )
 
 
 def sections(answers: Answers) -> list[Html]:
     """The parts of the report about one split."""
-    if not answers.confusion:
-        return []
-    parts = [_confusion(answers), _mistakes(answers)]
-    if answers.sentences:
+    parts = [_confusion(answers)] if answers.confusion else []
+    parts += [_by_label(answers)] if answers.by_label else []
+    parts.append(_mistakes(answers))
+    if answers.is_tagged and answers.sentences:
         parts.append(_tagged_sentences(answers))
-    if answers.batch_scores:
-        parts.append(_batch_chart(answers))
+    parts.append(_block_chart(answers.blocks))
     return parts
 
 
-def _add(answers: Answers, record: Mapping[str, Any], pair: tuple[str, str], confidence: float, *, word: int) -> None:
-    answers.confusion[pair] += 1
-    if pair[0] != pair[1]:
-        mistake = Mistake(confidence, -answers.rows, -word, *pair, record)
-        if len(answers.mistakes) < NUM_MISTAKES:
-            heapq.heappush(answers.mistakes, mistake)
-        else:
-            heapq.heappushpop(answers.mistakes, mistake)
-
-
-def _add_tagged(answers: Answers, record: Mapping[str, Any]) -> None:
-    labels, predictions = sequence(record.get("labels")), sequence(record.get("predictions"))
-    confidence = sequence(record.get("confidence"))
-    if not labels or len(labels) != len(predictions) or len(labels) != len(record["words"]):
-        return
-    for word, pair in enumerate(zip(map(str, labels), map(str, predictions), strict=True)):
-        sure = number(confidence[word]) if word < len(confidence) else None
-        _add(answers, record, pair, sure or 0.0, word=word)
-    answers.rows += 1
-    if len(answers.sentences) < NUM_SENTENCES and any(tag != OUTSIDE for tag in [*labels, *predictions]):
-        answers.sentences.append(record)
-
-
-def _probability(record: Mapping[str, Any]) -> float:
-    return number(mapping(record.get("probabilities")).get(str(record["prediction"]))) or 0.0
-
-
-def _matthews(pairs: Sequence[tuple[str, str]]) -> float:
-    names = sorted({name for pair in pairs for name in pair})
-    return score_classification([label for label, _ in pairs], [guess for _, guess in pairs], names)["matthews"]
-
-
 def _confusion(answers: Answers) -> Html:
-    what = "words" if answers.sentences else "rows"
+    what = "words" if answers.is_tagged else "rows"
     total = sum(answers.confusion.values())
     wrong = sum(count for (label, guess), count in answers.confusion.items() if label != guess)
     said = f"{wrong:,} of {total:,} {what} wrong ({percent(wrong / total, 1)}). "
@@ -145,51 +119,69 @@ def _cell(count: int, total: int, *, right: bool) -> Html:
     return tag("td", {"class": f"cell {'right' if right else 'wrong'}", "style": style}, inner)
 
 
+def _by_label(answers: Answers) -> Html:
+    """Precision, recall and F1 of each label, and its two-by-two table where each row is a yes or a no."""
+    has_cells = answers.by_label[0].cells is not None
+    header = ["", "precision", "recall", "F1", "truly there"]
+    header += ["right", "given wrongly", "missed", "neither"] if has_cells else []
+    rows = [
+        [
+            _left(one.label),
+            *map(score, (one.precision, one.recall, one.f1)),
+            f"{one.truly:,}",
+            *(f"{count:,}" for count in one.cells or ()),
+        ]
+        for one in answers.by_label
+    ]
+    what = {"tag": "Entity types", "multilabel": "Labels"}.get(answers.predictions.task.name, "Classes")
+    return _part(what, "", table(header, rows, classes="numbers"))
+
+
 def _mistakes(answers: Answers) -> Html:
+    off = not answers.predictions.task.gives_probabilities
     if not answers.mistakes:
         return _part("Most confident mistakes", "", tag("p", None, "None: every answer is right."))
     rows = [
         [
-            percent(m.confidence, 1),
-            _left(m.label),
-            _left(m.prediction),
-            _context(m),
-            str(m.record.get("line", m.record.get("row", ""))),
+            f"{one.size:.4g}" if off else percent(one.size, 1),
+            _left(_clipped(one.label, 120)),
+            _left(_clipped(one.prediction, 120)),
+            _context(one),
+            str(one.line),
         ]
-        for m in sorted(answers.mistakes, reverse=True)
+        for one in answers.mistakes
     ]
-    said = "The model was surest of these, and wrong: look here first for mislabelled rows."
-    return _part(
-        "Ten most confident mistakes" if len(rows) == NUM_MISTAKES else "Mistakes, most confident first",
-        said,
-        table(["sure", "true", "predicted", "text", "line"], rows, classes="texts"),
-    )
+    if off:
+        heading, said = "Largest errors", "Look here first for rows with a wrong number."
+    else:
+        heading = "Ten most confident mistakes" if len(rows) == NUM_MISTAKES else "Mistakes, most confident first"
+        said = "The model was surest of these, and wrong: look here first for mislabelled rows."
+    header = ["off by" if off else "sure", "true", "predicted", "text", "line"]
+    return _part(heading, said, table(header, rows, classes="texts"))
 
 
 def _context(mistake: Mistake) -> Html:
     """The row's text; of a tagged sentence, the words around the one that is wrong."""
-    words = mistake.record.get("words")
-    if not isinstance(words, list):
-        texts = (str(mistake.record[key]) for key in ("text", "pair") if key in mistake.record)
-        return tag("span", None, _clipped(" | ".join(texts)))
-    at = -mistake.minus_word
-    before, after = words[max(0, at - 8) : at], words[at + 1 : at + 9]
+    if not mistake.words:
+        return tag("span", None, _clipped(mistake.text))
+    at, spoken = mistake.word, mistake.words
+    before, after = spoken[max(0, at - 8) : at], spoken[at + 1 : at + 9]
     return tag(
         "span",
         None,
         "… " if at > 8 else "",
-        " ".join(map(str, before)) + " ",
-        tag("mark", {"class": "missed" if mistake.prediction == OUTSIDE else "wrong"}, str(words[at])),
-        " " + " ".join(map(str, after)),
-        " …" if at + 9 < len(words) else "",
+        " ".join(before) + " ",
+        tag("mark", {"class": "missed" if mistake.prediction == OUTSIDE else "wrong"}, spoken[at]),
+        " " + " ".join(after),
+        " …" if at + 9 < len(spoken) else "",
     )
 
 
 def _tagged_sentences(answers: Answers) -> Html:
     types = [name for name in answers.labels if name != OUTSIDE]
     rows = [
-        tag("p", {"class": "sentence"}, _tagged_words(record, name_types=len(types) > 1))
-        for record in answers.sentences
+        tag("p", {"class": "sentence"}, _tagged_words(row, answer, name_types=len(types) > 1))
+        for row, answer in answers.sentences
     ]
     legend = tag(
         "p",
@@ -203,56 +195,46 @@ def _tagged_sentences(answers: Answers) -> Html:
     return _part("Tagged sentences", said, legend, *rows)
 
 
-def _tagged_words(record: Mapping[str, Any], *, name_types: bool) -> Html:
+def _tagged_words(row: Any, answer: Any, *, name_types: bool) -> Html:
     parts: list[Html | str] = []
-    for word, label, guess in zip(record["words"], record["labels"], record["predictions"], strict=True):
+    for word, label, guess in zip(row.words, row.labels, answer.tags, strict=True):
         if label == guess == OUTSIDE:
-            parts += [str(word), " "]
+            parts += [word, " "]
             continue
         kind = "right" if label == guess else "missed" if guess == OUTSIDE else "wrong"
         said = f"true: {label}, predicted: {guess}"
         shown = label if kind != "wrong" else guess
-        name = tag("small", None, str(shown)) if name_types else None
-        parts += [tag("mark", {"class": kind, "title": said}, str(word), name), " "]
+        name = tag("small", None, shown) if name_types else None
+        parts += [tag("mark", {"class": kind, "title": said}, word, name), " "]
     return join(parts)
 
 
-def _batch_chart(answers: Answers) -> Html:
-    """A bar for each batch, or, of very many batches, a bar for each tenth of the score's range."""
-    scores = answers.batch_scores
+def _block_chart(found: Blocks) -> Html:
+    """A bar for each block, so that a run of bad rows in a file is seen."""
+    scores, size = found.scores, found.rows
     mean = sum(scores) / len(scores)
-    whole = _matthews(list(answers.confusion.elements()))
-    said = (
-        f"Matthews correlation of each batch of {BATCH_ROWS} rows, in their order: mean {score(mean)} (dashed), "
-        f"over the whole set {score(whole)}. A batch in which labels or answers are all the same scores 0."
-    )
-    if len(scores) > MOST_BARS:
-        counts = Counter(min(19, int((value + 1) * 10)) for value in scores)
-        rows = [
-            [
-                f"{score(i / 10 - 1)[:-2]} to {score(i / 10 - 0.9)[:-2]}",
-                share_bar(counts[i] / max(counts.values())),
-                str(counts[i]),
-            ]
-            for i in range(min(counts), max(counts) + 1)
-        ]
-        return _part("Per-batch scores", said, table(["Matthews", "", "batches"], rows))
-    lowest = -1.0 if min(scores) < 0 else 0.0
+    said = f"{title(found.metric)} of each {size} rows, in their order in the file: mean {score(mean)} (dashed), "
+    said += f"over the whole set {score(found.whole)}."
+    if found.metric == "matthews":
+        said += " A block in which labels or answers are all the same scores 0."
+    lowest, highest = min(0.0, *scores), max(1.0, *scores)
+    lowest = -1.0 if lowest < 0 and highest == 1 else lowest
 
     def height(value: float) -> float:
-        return 100 * (value - lowest) / (1 - lowest)
+        return 100 * (value - lowest) / (highest - lowest)
 
-    marks = [value for value in (-1, -0.5, 0, 0.5, 1) if value >= lowest]
-    axis = [tag("span", {"style": f"bottom:{height(value):g}%"}, f"{value:g}") for value in marks]
+    marks = [value for value in (-1, -0.5, 0, 0.5, 1) if value >= lowest] if highest == 1 else [0, highest]
+    axis = [tag("span", {"style": f"bottom:{height(value):.4g}%"}, f"{value:.3g}") for value in marks]
     bars = []
-    for i, value in enumerate(scores, start=1):
+    for number, value in enumerate(scores):
         bottom, top = sorted((height(0), height(value)))
         style = f"bottom:{bottom:.1f}%;height:{max(0.8, top - bottom):.1f}%"
         bar = tag("i", {"style": style, "class": "below" if value < 0 else None})
-        bars.append(tag("span", {"title": f"batch {i}: {score(value)}"}, bar))
+        rows = f"rows {number * size + 1:,} to {min((number + 1) * size, found.total):,}"
+        bars.append(tag("span", {"title": f"{rows}: {score(value)}"}, bar))
     line = tag("em", {"style": f"bottom:{height(mean):.1f}%"})
     drawn = tag("div", {"class": "bars"}, tag("div", {"class": "y"}, axis), tag("div", {"class": "row"}, bars, line))
-    return _part("Per-batch scores", said, drawn)
+    return _part("Per-batch scores" if size == BLOCK_ROWS else f"Scores of each {size} rows", said, drawn)
 
 
 def hardest(examples: Sequence[object]) -> Html | None:

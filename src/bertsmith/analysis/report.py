@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.analysis.curves import training_charts
-from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, step_of
+from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
 from bertsmith.analysis.headline import header
 from bertsmith.analysis.markup import (
     Html,
@@ -28,8 +28,9 @@ from bertsmith.analysis.markup import (
     words,
 )
 from bertsmith.analysis.predictions import read_answers, sections
+from bertsmith.analysis.reliability import reliability
 from bertsmith.analysis.samples import masked_words
-from bertsmith.analysis.scores import evaluations, scores
+from bertsmith.analysis.scores import evaluations, scores, slices
 from bertsmith.artifact import write_text
 
 SPLITS = ("train", "validation", "test")
@@ -145,7 +146,7 @@ def _answers(folder: RunFolder) -> list[Html]:
     parts: list[Html] = []
     for training in folder.trainings:
         for split, path in training.predictions:
-            body = sections(read_answers(split, path))
+            body = _answers_of(training, split, path)
             if body:
                 name = f"{training.name}: {split}" if len(folder.trainings) > 1 else split
                 is_main = training.name == "finetune" or len(folder.trainings) == 1
@@ -156,6 +157,15 @@ def _answers(folder: RunFolder) -> list[Html]:
                     else tag("div", {"class": "split"}, tag("h3", {"class": "split"}, name), body)
                 )
     return sorted(parts, key=lambda part: part.startswith("<details"))
+
+
+def _answers_of(training: Training, split: str, path: Path) -> list[Html]:
+    """What one model says of one split."""
+    found = training.scores
+    answers = read_answers(split, path, task_name=str(training.start.get("task")), metric=str(found.get("metric")))
+    parts = [slices([row for row in map(mapping, sequence(found.get("slices"))) if row.get("split") == split])]
+    parts.append(reliability(mapping(found.get("calibration")), split))
+    return [*(sections(answers) if answers is not None else []), *(part for part in parts if part is not None)]
 
 
 def _data(folder: RunFolder) -> list[Html]:

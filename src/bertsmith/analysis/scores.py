@@ -82,7 +82,7 @@ def _score_table(rows: Sequence[Mapping[str, Any]], split: str, metric: str) -> 
             ),
             tag("td", {"class": "n" + (" best" if number(row.get("score")) == best else "")}, score(row.get("score"))),
             tag("td", {"class": "n dim"}, interval(row)),
-            tag("td", {"class": "wide"}, _interval_bar(row, low, high)),
+            tag("td", {"class": "wide"}, interval_bar(row, low, high)),
             tag("td", {"class": "n dim"}, show(row.get("rows"))),
             tag("td", {"class": "n dim"}, duration(row.get("seconds"))),
         ]
@@ -106,7 +106,7 @@ def interval(row: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f"{score(low)} – {score(high)}"
 
 
-def _interval_bar(row: Mapping[str, Any], low: float, high: float) -> Html | None:
+def interval_bar(row: Mapping[str, Any], low: float, high: float) -> Html | None:
     """A bar from 0 to the score, with its interval as a whisker."""
 
     def place(value: float) -> float:
@@ -123,6 +123,29 @@ def _interval_bar(row: Mapping[str, Any], low: float, high: float) -> Html | Non
             tag("i", {"class": "whisker", "style": f"left:{place(begin):.2f}%;width:{place(end) - place(begin):.2f}%"})
         )
     return tag("span", {"class": "interval"}, parts)
+
+
+def slices(rows: Sequence[Mapping[str, Any]]) -> Html | None:
+    """The model on parts of one split: a table for each kind of part."""
+    values = [number(row.get(key)) for row in rows for key in ("score", "low", "high")]
+    known = [value for value in values if value is not None]
+    low, high = min(0.0, *known, 0.0), max(1.0, *known, 0.0)
+    parts: list[Html] = []
+    for kind in dict.fromkeys(str(row.get("slice", "")) for row in rows):
+        here = [row for row in rows if str(row.get("slice", "")) == kind]
+        body = [
+            [
+                tag("td", None, str(row.get("value", ""))),
+                tag("td", {"class": "n"}, score(row.get("score"))),
+                tag("td", {"class": "n dim"}, interval(row)),
+                tag("td", {"class": "wide"}, interval_bar(row, low, high)),
+                tag("td", {"class": "n dim"}, show(row.get("rows"))),
+            ]
+            for row in here
+        ]
+        header = [words(kind), words(here[0].get("metric", "")), "95 % interval", "", "rows"]
+        parts.append(table(header, body, classes="scores"))
+    return tag("div", {"class": "part"}, tag("h3", None, "Parts of the split"), parts) if parts else None
 
 
 def evaluations(folder: RunFolder) -> list[Html]:

@@ -118,12 +118,13 @@ def columns_from(
 ) -> "Columns":
     """As the model was fine-tuned, but for what is given here."""
     header = trained.header if no_header is None else not no_header
-
-    def column(name: str) -> str | int:
-        return name if header or not name.isdecimal() else int(name)
-
     given = {"text": text, "label": label, "pair": pair}
-    changes: dict[str, Any] = {key: column(name) for key, name in given.items() if name is not None}
+    changes: dict[str, Any] = {key: column_from(name, header=header) for key, name in given.items() if name is not None}
     if label_names is not None:
         changes["label_names"] = label_names
     return replace(trained, header=header, **changes)
+
+
+def column_from(name: str, *, header: bool) -> str | int:
+    """Without a header columns are numbers."""
+    return name if header or not name.isdecimal() else int(name)

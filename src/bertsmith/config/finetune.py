@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from bertsmith.config.augment import AugmentConfig
 from bertsmith.config.continual import LearnOnConfig
-from bertsmith.config.section import Positive, Section, Share
+from bertsmith.config.section import Column, Positive, Section, Share
 from bertsmith.config.table import Rows, TableConfig
 from bertsmith.config.training import LoopConfig, MaskBy, MaskShare
 
@@ -24,6 +24,7 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 TASKS_THAT_LEARN_ON = ("classify", "multilabel", "regress", "choose", "tag", "answer")
 _TASKS_OF_COPIES = ("classify", "multilabel", "regress", "tag")
 _TASKS_WITH_LABELS = ("classify", "multilabel", "tag", "next-sentence")
+_TASKS_WITH_PROBABILITIES = ("classify", "multilabel", "choose", "tag", "answer", "next-sentence")
 _TASKS_OF_WHOLE_TEXTS = ("classify", "multilabel", "regress")
 
 
@@ -132,6 +133,11 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Simple models scored on the same rows: most frequent label; mean (regress); dictionary of training words (tag);
     a linear model (texts and pairs: TF-IDF; tag: word, neighbours and shape); overlap of words (choose, embed);
     the same BERT from random weights."""
+    slice_columns: tuple[Column, ...] = ()
+    """Columns of the test tables, such as a topic, for each of whose values the model is scored too."""
+    calibrate: bool = False
+    """Give probabilities that are right as often as they say: the model divides its outputs by a temperature, fitted on
+    the validation rows; no answer changes. It is fitted and its worth told in any case, but only kept if true."""
     literature: dict[str, str] = {}
     """Scores from elsewhere, quoted in the report: name -> text."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -155,6 +161,11 @@ class FinetuneConfig(LoopConfig, TableConfig):
             raise ValueError(f"task = {self.task!r} takes no windows; that is of {', '.join(_TASKS_OF_WHOLE_TEXTS)}")
         if self.windows is not None and self.pair_column is not None:
             raise ValueError("windows are for single texts; leave windows or pair_column out")
+        if self.calibrate and self.refit:
+            raise ValueError("takes refit or calibrate: after refit no rows are left to fit a temperature on")
+        if self.calibrate and self.task not in _TASKS_WITH_PROBABILITIES:
+            told = ", ".join(_TASKS_WITH_PROBABILITIES)
+            raise ValueError(f"task = {self.task!r} takes no calibrate; that is of {told}")
         if self.test and self.test_share:
             raise ValueError("has test files and test_share, by which one would be split off; leave one of them out")
         return self

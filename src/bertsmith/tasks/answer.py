@@ -5,7 +5,7 @@ is too long in windows that share `stride` tokens, each an example of its own. A
 a target, as questions without an answer have in every window (section 4.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +19,14 @@ from torch import Tensor, nn, stack
 from bertsmith.errors import DataError, UsageError
 from bertsmith.model.heads import BertForQuestionAnswering
 from bertsmith.tasks.answer_metrics import ANSWER_SCORES
-from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.base import Bools, Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.features import Features, Floats, Ints, Ragged
 from bertsmith.tasks.losses import ONE_OF_ITEMS
-from bertsmith.tasks.metrics import mean_interval
 from bertsmith.tasks.question_tables import read_question_rows
+from bertsmith.tasks.recorded import line_in, number_in, text_in, texts_in
+from bertsmith.tasks.resampling import Statistic, mean
 from bertsmith.tasks.rows import QuestionRow
 from bertsmith.tasks.texts import mostly_chinese
 from bertsmith.tokenizer.encode import Encoded, Tokenizer
@@ -70,6 +72,7 @@ class Answer(Task[QuestionRow, Span]):
     head = BertForQuestionAnswering
     outputs = ONE_OF_ITEMS
     outputs_are_classes = False
+    gives_probabilities = True
     takes_pairs = True
     expected = "(question, text)"
 
@@ -209,16 +212,28 @@ class Answer(Task[QuestionRow, Span]):
     ) -> dict[str, float]:
         return {metric: float(_values(rows, answers, metric).mean()) for metric in ANSWER_SCORES}
 
-    def interval(
+    def statistics(
         self,
         rows: Sequence[QuestionRow],
         answers: Sequence[Span],
         labels: Sequence[str],  # noqa: ARG002
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        return mean_interval(_values(rows, answers, metric), seed=seed)
+    ) -> dict[str, Statistic]:
+        return {metric: mean(_values(rows, answers, metric)) for metric in ANSWER_SCORES}
+
+    def right(self, rows: Sequence[QuestionRow], answers: Sequence[Span]) -> Bools:
+        return np.array(_values(rows, answers, "exact_match") == 1.0, dtype=np.bool_)
+
+    def decisions(self, rows: Sequence[QuestionRow], answers: Sequence[Span]) -> Decisions:
+        sure = [answer.probability for answer in answers]
+        return Decisions(np.array(sure, dtype=np.float64), self.right(rows, answers))
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[QuestionRow, Span]:
+        answers = tuple((text, NOWHERE) for text in texts_in(record, "answers"))
+        key = record.get("id")
+        question, text = text_in(record, "question"), text_in(record, "text")
+        row = QuestionRow(question, text, answers, line_in(record), "" if key is None else str(key))
+        places = int(number_in(record, "start")), int(number_in(record, "end"))
+        return row, Span(text_in(record, "prediction"), *places, number_in(record, "probability"))
 
     def record(self, number: int, row: QuestionRow, answer: Span) -> dict[str, Any]:
         return {

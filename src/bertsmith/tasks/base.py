@@ -13,14 +13,17 @@ from torch import Tensor, from_numpy, nn
 from bertsmith.errors import UsageError
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import Outputs, Shape
+from bertsmith.tasks.resampling import Statistic, interval
 from bertsmith.tasks.rows import labels_of
 from bertsmith.tokenizer.encode import Tokenizer
 
 RowT = TypeVar("RowT")
 AnswerT = TypeVar("AnswerT")
 Labels = tuple[str, ...]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Task(ABC, Generic[RowT, AnswerT]):
     """Whether the head has an output for each class of the rows, and so must be a fresh one for other classes."""
     own_labels: ClassVar[Labels] = ()
     """Names of the head's outputs where they are the same for all rows, whatever config.json calls them."""
+    gives_probabilities: ClassVar[bool] = False
+    """Whether answers say how sure they are (`decisions`)."""
     takes_pairs: ClassVar[bool] = False
     """Whether `row` takes two texts."""
     expected: ClassVar[str]
@@ -188,11 +193,33 @@ class Task(ABC, Generic[RowT, AnswerT]):
     def score(self, rows: Sequence[RowT], answers: Sequence[AnswerT], labels: Sequence[str]) -> dict[str, float]:
         """Metric -> score of answers against the rows' own labels."""
 
-    @abstractmethod
+    def statistics(
+        self,
+        rows: Sequence[RowT],  # noqa: ARG002
+        answers: Sequence[AnswerT],  # noqa: ARG002
+        labels: Sequence[str],  # noqa: ARG002
+    ) -> dict[str, Statistic]:
+        """Metric -> its score as a function of how often each row counts, for intervals and paired tests."""
+        raise UsageError(f"task {self.name!r} has no scores that could be taken of some rows only")
+
+    @property
+    def scores_parts(self) -> bool:
+        """Whether it has `statistics`, so that its scores mean the same for some rows as for all."""
+        return type(self).statistics is not Task.statistics
+
     def interval(
         self, rows: Sequence[RowT], answers: Sequence[AnswerT], labels: Sequence[str], metric: str, *, seed: int
     ) -> tuple[float, float]:
-        """95 % bootstrap interval of one score."""
+        """95 % bootstrap interval of one score, resampling rows."""
+        return interval(self.statistics(rows, answers, labels)[metric], seed=seed)
+
+    def right(self, rows: Sequence[RowT], answers: Sequence[AnswerT]) -> Bools | None:  # noqa: ARG002
+        """(rows,) Whether the whole row is answered rightly; None where answers are no more than near."""
+        return None
+
+    def decisions(self, rows: Sequence[RowT], answers: Sequence[AnswerT]) -> Decisions | None:  # noqa: ARG002
+        """How sure the model was, and whether it was right; None where answers have no probabilities."""
+        return None
 
     def predictions_of(self, answer: AnswerT) -> Sequence[str]:  # noqa: ARG002
         """The classes of an answer, as many as `labels_of` has; none where answers are no classes."""
@@ -200,7 +227,11 @@ class Task(ABC, Generic[RowT, AnswerT]):
 
     @abstractmethod
     def record(self, number: int, row: RowT, answer: AnswerT) -> dict[str, Any]:
-        """One line of predictions-SPLIT.jsonl (docs/metrics.md); `number` is the row's, from 0."""
+        """One line of predictions-SPLIT.jsonl (docs/understand.md); `number` is the row's, from 0."""
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[RowT, AnswerT]:
+        """Row and answer of such a line; raises `KeyError` or `ValueError` where it has no label or is none."""
+        raise ValueError(f"task {self.name!r} writes nothing that could be read back: {sorted(record)}")
 
     @abstractmethod
     def told(self, row: RowT, answer: AnswerT) -> tuple[str, str]:

@@ -4,7 +4,7 @@ Each is read with the text as a pair, `[CLS] text [SEP] question choice [SEP]`, 
 al. 2018, section 4.4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.model.heads import BertForMultipleChoice
-from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.base import Bools, Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.choice_tables import read_choice_rows
 from bertsmith.tasks.features import Features, Floats, Ragged
 from bertsmith.tasks.losses import ONE_OF_ITEMS
-from bertsmith.tasks.metrics import mean_interval
+from bertsmith.tasks.recorded import line_in, number_in, numbers_in, text_in, texts_in
+from bertsmith.tasks.resampling import Statistic, mean
 from bertsmith.tasks.rows import ChoiceRow
 from bertsmith.tasks.texts import frame_texts
 from bertsmith.tokenizer.encode import Tokenizer
@@ -47,6 +49,7 @@ class Choose(Task[ChoiceRow, Choice]):
     head = BertForMultipleChoice
     outputs = ONE_OF_ITEMS
     outputs_are_classes = False
+    gives_probabilities = True
     expected = "(text, question, choices), or (text, choices)"
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ChoiceRow]:
@@ -146,18 +149,32 @@ class Choose(Task[ChoiceRow, Choice]):
         answers: Sequence[Choice],
         labels: Sequence[str],  # noqa: ARG002
     ) -> dict[str, float]:
-        return {"accuracy": float(_right(rows, answers).mean())}
+        return {"accuracy": float(self.right(rows, answers).mean())}
 
-    def interval(
+    def statistics(
         self,
         rows: Sequence[ChoiceRow],
         answers: Sequence[Choice],
         labels: Sequence[str],  # noqa: ARG002
-        metric: str,  # noqa: ARG002
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        return mean_interval(_right(rows, answers), seed=seed)
+    ) -> dict[str, Statistic]:
+        return {"accuracy": mean(self.right(rows, answers).astype(np.float64))}
+
+    def right(self, rows: Sequence[ChoiceRow], answers: Sequence[Choice]) -> Bools:
+        pairs = zip(rows, answers, strict=True)
+        return np.array([row.label == answer.number for row, answer in pairs], dtype=np.bool_)
+
+    def decisions(self, rows: Sequence[ChoiceRow], answers: Sequence[Choice]) -> Decisions:
+        sure = [answer.probabilities[answer.number] for answer in answers]
+        return Decisions(np.array(sure, dtype=np.float64), self.right(rows, answers))
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[ChoiceRow, Choice]:
+        choices, number = texts_in(record, "choices"), int(number_in(record, "prediction"))
+        question = None if record.get("question") is None else text_in(record, "question")
+        row = ChoiceRow(text_in(record, "text"), question, choices, int(number_in(record, "label")), line_in(record))
+        shares = numbers_in(record, "probabilities")
+        if len(shares) != len(choices) or not 0 <= number < len(choices) or not 0 <= (row.label or 0) < len(choices):
+            raise ValueError(f"choice {number} of {len(choices)} choices with {len(shares)} probabilities")
+        return row, Choice(number, choices[number], shares)
 
     def record(self, number: int, row: ChoiceRow, answer: Choice) -> dict[str, Any]:
         return {
@@ -178,7 +195,3 @@ class Choose(Task[ChoiceRow, Choice]):
 
 def _ending(row: ChoiceRow, choice: str) -> str:
     return choice if row.question is None else f"{row.question} {choice}"
-
-
-def _right(rows: Sequence[ChoiceRow], answers: Sequence[Choice]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([row.label == answer.number for row, answer in zip(rows, answers, strict=True)], dtype=np.float64)

@@ -2,7 +2,7 @@
 figure 4a and b).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from bertsmith.tasks.base import Columns, Labels
+from bertsmith.tasks.base import Bools, Columns, Labels
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import ONE_OF_CLASSES
 from bertsmith.tasks.metrics import (
     BINARY_SCORES,
     CLASSIFICATION_SCORES,
-    classification_interval,
+    classification_statistics,
     score_classification,
 )
-from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_interval
+from bertsmith.tasks.recorded import probabilities_in, recorded_text, text_in
+from bertsmith.tasks.resampling import Statistic
+from bertsmith.tasks.roc import class_table, roc_auc, roc_auc_statistic
 from bertsmith.tasks.rows import ClassRow
 from bertsmith.tasks.tables import check_labels, class_names, read_text_rows
 from bertsmith.tasks.text_task import TextTask
@@ -45,6 +48,7 @@ class Classify(TextTask[str, Classification]):
     default_metric = "macro_f1"
     metrics = (*CLASSIFICATION_SCORES, *BINARY_SCORES, ROC_AUC)
     outputs = ONE_OF_CLASSES
+    gives_probabilities = True
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassRow]:
         return read_text_rows(
@@ -86,18 +90,18 @@ class Classify(TextTask[str, Classification]):
         scores = score_classification(_gold(rows), [answer.label for answer in answers], labels)
         return scores | {ROC_AUC: roc_auc(*_numbers(rows, answers, labels))}
 
-    def interval(
-        self,
-        rows: Sequence[ClassRow],
-        answers: Sequence[Classification],
-        labels: Sequence[str],
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        if metric == ROC_AUC:
-            return roc_auc_interval(*_numbers(rows, answers, labels), seed=seed)
-        return classification_interval(_gold(rows), [answer.label for answer in answers], labels, metric, seed=seed)
+    def statistics(
+        self, rows: Sequence[ClassRow], answers: Sequence[Classification], labels: Sequence[str]
+    ) -> dict[str, Statistic]:
+        of_classes = classification_statistics(_gold(rows), [answer.label for answer in answers], labels)
+        return of_classes | {ROC_AUC: roc_auc_statistic(*_numbers(rows, answers, labels))}
+
+    def right(self, rows: Sequence[ClassRow], answers: Sequence[Classification]) -> Bools:
+        return np.array([row.label == answer.label for row, answer in zip(rows, answers, strict=True)], dtype=np.bool_)
+
+    def decisions(self, rows: Sequence[ClassRow], answers: Sequence[Classification]) -> Decisions:
+        sure = [answer.probabilities.get(answer.label, 0.0) for answer in answers]
+        return Decisions(np.array(sure, dtype=np.float64), self.right(rows, answers))
 
     def labels_in(self, rows: Sequence[ClassRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         return class_names(rows, where=where, declared=declared)
@@ -115,6 +119,10 @@ class Classify(TextTask[str, Classification]):
             "prediction": answer.label,
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
         }
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[ClassRow, Classification]:
+        row = recorded_text(record, text_in(record, "label"))
+        return row, Classification(text_in(record, "prediction"), probabilities_in(record))
 
     def answer_of(self, row: ClassRow, prediction: str | dict[str, float]) -> Classification:  # noqa: ARG002
         """`prediction` is a label, or the probability of each."""

@@ -13,8 +13,12 @@ from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Columns, Task
+from bertsmith.tasks.calibration import Calibration, calibration
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.predictions import Predictions
+from bertsmith.tasks.records import Column
+from bertsmith.tasks.slices import SliceRow, read_slices, score_slices
 from bertsmith.training.distributed import Ranks
 
 HARDEST = 10
@@ -58,12 +62,19 @@ class EvaluateResult:
     metric: str
     """The metric that the model was chosen by."""
     loss: float
+    calibration: Calibration | None
+    """Of the answers' probabilities; None where the task has none."""
+    slices: tuple[SliceRow, ...]
+    """Scores by length, by label, and by the columns asked for."""
     truncation_share: float
     """Share of tokens that were cut off."""
     unanswered_items: int
     """Words that were cut off: a tagger has no answer for them but "O"."""
     records: tuple[dict[str, Any], ...]
     """Rows, labels and predictions, as in predictions-SPLIT.jsonl."""
+
+    predictions: Predictions
+    """The same as rows and answers."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -77,6 +88,7 @@ def evaluate(
     columns: Columns | None = None,
     name: str | None = None,
     split: str | None = None,
+    slice_columns: Sequence[Column] = (),
     seed: int = 42,
     runtime: Runtime | None = None,
     ranks: Ranks | None = None,
@@ -84,40 +96,51 @@ def evaluate(
     """Score a model directory or run on a labelled table: a file, DataFrame, Arrow table or list.
 
     Without `columns` the table is like those that the model was fine-tuned on. `name` and `split` are what the score
-    table calls model and data; `ranks` are all processes, where several share the rows. Raises `DataError` naming the
-    line of a label that the model does not know.
+    table calls model and data; `slice_columns` are columns for whose values scores are told too; `ranks` are all
+    processes, where several share the rows. Raises `DataError` naming the line of a label that the model does not know.
     """
     started = time.monotonic()
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
     task, labels = predictor.task, predictor.labels
-    rows = task.read(data, columns or predictor.columns, require_labels=True)
+    columns = columns or predictor.columns
+    rows = task.read(data, columns, require_labels=True)
+    of_columns = read_slices(data, rows, slice_columns, header=columns.header)
     where = data if isinstance(data, str | Path) else None
     task.check(rows, labels, where=where)
     features = predictor.encode(rows, labelled=True)
     outputs = compute_outputs(
         predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime, ranks=ranks
     )
-    scored = score_outputs(task, rows, features, outputs, labels)
+    scored = score_outputs(task, rows, features, outputs / predictor.temperature, labels)
+    split = split or (Path(where).stem if where is not None else "test")
+    metric = str(read_card(predictor.directory).get("metric") or task.default_metric)
     table = score_table(
         task,
         rows,
         scored.answers,
         labels,
         name=name or str(predictor.directory),
-        split=split or (Path(where).stem if where is not None else "test"),
+        split=split,
         seconds=time.monotonic() - started,
         seed=seed,
     )
+    slices = score_slices(
+        task, rows, scored.answers, labels, features, columns=of_columns, metric=metric, split=split, seed=seed
+    )
+    decisions = task.decisions(rows, scored.answers)
     return EvaluateResult(
         table=table,
-        metric=str(read_card(predictor.directory).get("metric") or task.default_metric),
+        metric=metric,
         loss=scored.loss,
+        calibration=None if decisions is None else calibration(decisions),
+        slices=slices,
         truncation_share=features.truncation_share,
         unanswered_items=features.lost_items,
         records=tuple(
             task.record(number, row, answer)
             for number, (row, answer) in enumerate(zip(rows, scored.answers, strict=True))
         ),
+        predictions=Predictions(task, rows, scored.answers),
     )
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from bertsmith.artifact import canonical
 from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.errors import UsageError
 from bertsmith.model.encoder import encoder_of
@@ -32,6 +34,7 @@ from bertsmith.tasks.predict import TASKS, Predictor, check_max_length, check_to
 from bertsmith.tasks.refit import FOLDER as REFIT
 from bertsmith.tasks.refit import Refit, seconds_of
 from bertsmith.tasks.scoring import Scorer, Scores
+from bertsmith.tasks.slices import read_slices
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.starting_model import StartingPoint, head_digest, with_own_head
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
@@ -56,7 +59,7 @@ OnEvaluation = Callable[[int, Evaluation], bool | None]
 
 _NOT_OF_THE_WEIGHTS: dict[str, Any] = {
     **dict.fromkeys(NOT_OF_THE_WEIGHTS, True),
-    **dict.fromkeys(("train", "validation", "test", "baselines", "literature"), True),
+    **dict.fromkeys(("train", "validation", "test", "baselines", "slice_columns", "calibrate", "literature"), True),
     "model": True,  # its files are hashed instead, and so are the rows
     "augment": {"model"},
     "learn_on": {"old", "test"},
@@ -168,8 +171,13 @@ def finetune(
         "model": model_digest(directory),
         "random_weights": {"position_init": position_init} if random_weights else None,
     } | ({} if head is None else {"head": head_digest(head)})
-    scored_on = {"test": splits.test_digests(), "baselines": config.baselines}
-    scored_on |= {} if old is None else {"old_test": old.test_digests()}
+    sliced = _sliced(config, splits, train=train, validation=validation, test=test)
+    scored_on = {
+        "test": splits.test_digests(),
+        "baselines": config.baselines,
+        "calibrate": config.calibrate,
+        "slices": hashlib.sha256(canonical(sliced).encode()).hexdigest(),
+    } | ({} if old is None else {"old_test": old.test_digests()})
     start = StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle)
     if old is not None:
         start = replace(start, known=old.known_labels, fresh_head=old.is_separate)
@@ -178,6 +186,7 @@ def finetune(
         dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
         task=task,
         splits=splits,
+        sliced=sliced,
         start=start,
         old=old,
         tokenizer=tokenizer,
@@ -211,6 +220,8 @@ class _Run:
     dir: RunDir
     task: Task[Any, Any]
     splits: Splits
+    sliced: Mapping[str, Mapping[str, Sequence[str]]]
+    """Split -> column -> value of each row, where scores are told by value."""
     start: StartingPoint
     old: OldTask | None
     """What the model knew, where it learns on."""
@@ -343,6 +354,10 @@ class _Run:
             encode=self._encode,
             outputs=self._outputs,
             refit=refit,
+            validation=self._features(self.splits.validation),
+            calibrate=self.config.calibrate,
+            columns=self.sliced,
+            say=self.say,
         )
         training_seconds = self.evaluations()[-1].elapsed_seconds
         if refit is not None:
@@ -438,7 +453,7 @@ class _Run:
 
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
         longest = self.config.max_length
-        features = self.task.encode(rows, self.tokenizer, labels=self.splits.labels, max_length=longest)
+        features = self._features(rows)
         if features.are_windows and len(features.tokens) > len(rows):
             self.say(
                 f"windows    {len(features.tokens):,} of {len(rows):,} {split} rows at max_length = {longest} tokens"
@@ -467,6 +482,10 @@ class _Run:
             processes=self.ranks.size,
         )
         return "" if found is None else str(found)
+
+    def _features(self, rows: Sequence[Any]) -> Features:
+        labels, longest = self.splits.labels, self.config.max_length
+        return self.task.encode(rows, self.tokenizer, labels=labels, max_length=longest)
 
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features, ranks=self.ranks)
@@ -532,3 +551,19 @@ def _augment_model(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, s
     if config.augment is None or config.augment.model is None:
         return None
     return model_digest(resolve_model_dir(config.augment.model, allow_pickle=allow_pickle))
+
+
+def _sliced(
+    config: FinetuneConfig, splits: Splits, *, train: object, validation: object, test: Mapping[str, object] | None
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Split -> column -> value of each row. Rows that were held out are looked for in the table that they are of."""
+    if not config.slice_columns:
+        return {}
+    learned = config.train if train is None else train
+    held_out = config.validation if validation is None else validation
+    others = {} if held_out is None else {"validation": held_out}
+    sources = others | dict(test or {})
+    return {
+        split: read_slices(sources.get(split, learned), rows, config.slice_columns, header=config.header)
+        for split, rows in splits.scored().items()
+    }

@@ -1,4 +1,4 @@
-"""Scores of predictions against labels, and how far chance may have moved them.
+"""Scores of predictions against labels, and how far chance may have moved them (`resampling`).
 
     classify   accuracy; macro and weighted precision, recall and f1; micro_f1 (where each row has one class, it is the
                accuracy, as micro precision and recall are); matthews: functions of the confusion matrix, equal to
@@ -15,24 +15,19 @@ positive.
 A score whose denominator is 0 is 0: precision where nothing was predicted, Matthews where one side has one class.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from bertsmith.runtime import derive_seed
+from bertsmith.tasks.resampling import Counts, Floats, Score, Statistic, additive, additive_kinds, interval, mean
 
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Score = Callable[[npt.NDArray[np.number]], Floats]
 Tags = Sequence[str]
 Marks = npt.NDArray[np.bool_]
 
 _PREFIXES = "BIES"
 _SAME_AS = {"M": "I", "L": "E", "U": "S"}
 """BMES and BILOU have other letters for what IOBES has."""
-_BOOTSTRAP_CELLS = 4_000_000
-"""Numbers held at once while resampling; more resamples or rows only take more rounds."""
 
 
 def confusion_matrix(labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]) -> Counts:
@@ -46,9 +41,27 @@ def confusion_matrix(labels: Sequence[str], predictions: Sequence[str], names: S
 
 def score_classification(labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     """Every score of `CLASSIFICATION_SCORES`, and of two classes those of `BINARY_SCORES`."""
-    confusion = confusion_matrix(labels, predictions, names)
-    scores = CLASSIFICATION_SCORES | (BINARY_SCORES if len(names) == 2 else {})
-    return {metric: float(score(confusion)) for metric, score in scores.items()}
+    tallies = _tallies(confusion_matrix(labels, predictions, names))
+    return {metric: float(score(tallies)) for metric, score in _scores_of(names).items()}
+
+
+def classification_statistics(
+    labels: Sequence[str], predictions: Sequence[str], names: Sequence[str]
+) -> dict[str, Statistic]:
+    """The same, for resampling rows."""
+    index = {name: number for number, name in enumerate(names)}
+    pairs = np.array([[index[label], index[guess]] for label, guess in zip(labels, predictions, strict=True)])
+    known, kind_of_row = np.unique(pairs, axis=0, return_inverse=True)
+    kinds = np.zeros((len(known), 3, len(names)))
+    every = np.arange(len(known))
+    kinds[every, 0, known[:, 0]] = known[:, 0] == known[:, 1]
+    kinds[every, 1, known[:, 1]] = kinds[every, 2, known[:, 0]] = 1
+    numbers = kind_of_row.reshape(-1)
+    return {metric: additive_kinds(kinds, numbers, score) for metric, score in _scores_of(names).items()}
+
+
+def _scores_of(names: Sequence[str]) -> dict[str, Score]:
+    return CLASSIFICATION_SCORES | (BINARY_SCORES if len(names) == 2 else {})
 
 
 def class_report(
@@ -56,7 +69,7 @@ def class_report(
 ) -> dict[str, dict[str, float]]:
     """Class -> precision, recall, f1, and support (rows that truly have it)."""
     confusion = confusion_matrix(labels, predictions, names)
-    precision, recall, f1 = _per_class(confusion)
+    precision, recall, f1 = _per_class(_tallies(confusion))
     support = confusion.sum(axis=1)
     return {
         name: {
@@ -77,23 +90,27 @@ def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:
     return ratio
 
 
-def _per_class(confusion: npt.NDArray[np.number]) -> tuple[Floats, Floats, Floats]:
-    """(..., classes, classes) -> precision, recall and F1, each (..., classes)."""
-    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
-    predicted, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    return _ratio(correct, predicted), _ratio(correct, true), _ratio(2 * correct, predicted + true)
+def _tallies(confusion: npt.NDArray[np.number]) -> npt.NDArray[np.number]:
+    """(classes, classes) confusion matrix -> (3, classes): of each class right, predicted, true."""
+    return np.stack([np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)])
 
 
-def _accuracy(confusion: npt.NDArray[np.number]) -> Floats:
-    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+def _per_class(tallies: npt.NDArray[np.number]) -> tuple[Floats, Floats, Floats]:
+    """(..., 3, classes) -> precision, recall and F1, each (..., classes)."""
+    right, predicted, true = np.moveaxis(tallies, -2, 0)
+    return _ratio(right, predicted), _ratio(right, true), _ratio(2 * right, predicted + true)
+
+
+def _accuracy(tallies: npt.NDArray[np.number]) -> Floats:
+    return _ratio(tallies[..., 0, :].sum(axis=-1), tallies[..., 2, :].sum(axis=-1))
 
 
 def _macro(which: int) -> Score:
     """Mean over the classes that occur among labels or predictions, as scikit-learn averages."""
 
-    def score(confusion: npt.NDArray[np.number]) -> Floats:
-        occurs = confusion.sum(axis=-2) + confusion.sum(axis=-1) > 0
-        return _ratio((_per_class(confusion)[which] * occurs).sum(axis=-1), occurs.sum(axis=-1))
+    def score(tallies: npt.NDArray[np.number]) -> Floats:
+        occurs = tallies[..., 1:, :].sum(axis=-2) > 0
+        return _ratio((_per_class(tallies)[which] * occurs).sum(axis=-1), occurs.sum(axis=-1))
 
     return score
 
@@ -101,21 +118,20 @@ def _macro(which: int) -> Score:
 def _weighted(which: int) -> Score:
     """Mean over the classes, each by the rows that truly have it."""
 
-    def score(confusion: npt.NDArray[np.number]) -> Floats:
-        rows = confusion.sum(axis=-1)
-        return _ratio((_per_class(confusion)[which] * rows).sum(axis=-1), rows.sum(axis=-1))
+    def score(tallies: npt.NDArray[np.number]) -> Floats:
+        rows = tallies[..., 2, :]
+        return _ratio((_per_class(tallies)[which] * rows).sum(axis=-1), rows.sum(axis=-1))
 
     return score
 
 
-def _matthews(confusion: npt.NDArray[np.number]) -> Floats:
+def _matthews(tallies: npt.NDArray[np.number]) -> Floats:
     """(c s - Σ p_k t_k) / sqrt((s² - Σ p_k²)(s² - Σ t_k²)): Gorodkin 2004, equation 8, for any number of classes.
 
     c correct and s all rows, p_k predicted as and t_k truly of class k.
     """
-    confusion = confusion.astype(np.float64)
-    predicted, true = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    correct, rows = np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1))
+    right, predicted, true = np.moveaxis(tallies.astype(np.float64), -2, 0)
+    correct, rows = right.sum(axis=-1), true.sum(axis=-1)
     covariance = correct * rows - (predicted * true).sum(axis=-1)
     spread = (rows**2 - (predicted**2).sum(axis=-1)) * (rows**2 - (true**2).sum(axis=-1))
     return _ratio(covariance, np.sqrt(spread))
@@ -132,11 +148,11 @@ CLASSIFICATION_SCORES: dict[str, Score] = {
     "weighted_f1": _weighted(2),
     "matthews": _matthews,
 }
-"""Metric -> function of (..., classes, classes) confusion matrices."""
+"""Metric -> function of (..., 3, classes) counts: of each class right, predicted, true."""
 
 
-def _positive_f1(confusion: npt.NDArray[np.number]) -> Floats:
-    return _per_class(confusion)[2][..., 1]
+def _positive_f1(tallies: npt.NDArray[np.number]) -> Floats:
+    return _per_class(tallies)[2][..., 1]
 
 
 BINARY_SCORES: dict[str, Score] = {"positive_f1": _positive_f1}
@@ -174,14 +190,17 @@ def score_multilabel(truth: Marks, guess: Marks) -> dict[str, float]:
     return {metric: float(score(counts)) for metric, score in MULTILABEL_SCORES.items()}
 
 
+def multilabel_statistics(truth: Marks, guess: Marks) -> dict[str, Statistic]:
+    """Every score of `MULTILABEL_SCORES`, for resampling rows."""
+    counts = _multilabel_counts(truth, guess)
+    return {metric: additive(counts, score) for metric, score in MULTILABEL_SCORES.items()}
+
+
 def multilabel_interval(
     truth: Marks, guess: Marks, metric: str, *, seed: int, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a score of several labels a row, resampling rows."""
-    kinds, times = np.unique(_multilabel_counts(truth, guess), axis=0, return_counts=True)
-    score = MULTILABEL_SCORES[metric]
-    parts = [score(draws @ kinds) for draws in resampled(times, len(times), seed=seed, resamples=resamples)]
-    return middle(np.concatenate(parts))
+    return interval(multilabel_statistics(truth, guess)[metric], seed=seed, resamples=resamples)
 
 
 def _multilabel_counts(truth: Marks, guess: Marks) -> Counts:
@@ -310,14 +329,13 @@ def classification_interval(
     resamples: int = 1000,
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval (Efron 1979) of a classification score, resampling rows."""
-    confusion = confusion_matrix(labels, predictions, names)
-    cells = np.flatnonzero(confusion)
-    scores = []
-    for draws in resampled(confusion.ravel()[cells], confusion.size, seed=seed, resamples=resamples):
-        counts = np.zeros((len(draws), confusion.size), dtype=np.int64)
-        counts[:, cells] = draws
-        scores.append((CLASSIFICATION_SCORES | BINARY_SCORES)[metric](counts.reshape(-1, *confusion.shape)))
-    return middle(np.concatenate(scores))
+    return interval(classification_statistics(labels, predictions, names)[metric], seed=seed, resamples=resamples)
+
+
+def tag_statistics(labels: Sequence[Tags], predictions: Sequence[Tags], names: Sequence[str]) -> dict[str, Statistic]:
+    """Every score of `TAG_SCORES`, for resampling sentences (their words hang together)."""
+    counts = tag_counts(labels, predictions, names)
+    return {metric: additive(counts, score) for metric, score in TAG_SCORES.items()}
 
 
 def tag_interval(
@@ -330,33 +348,9 @@ def tag_interval(
     resamples: int = 1000,
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a tagging score, resampling sentences (their words hang together)."""
-    kinds, times = np.unique(tag_counts(labels, predictions, names), axis=0, return_counts=True)
-    score = TAG_SCORES[metric]
-    parts = [score(draws @ kinds) for draws in resampled(times, len(times), seed=seed, resamples=resamples)]
-    return middle(np.concatenate(parts))
+    return interval(tag_statistics(labels, predictions, names)[metric], seed=seed, resamples=resamples)
 
 
 def mean_interval(values: Floats, *, seed: int, resamples: int = 1000) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean of `values`, (rows,), resampling rows."""
-    kinds, times = np.unique(values, return_counts=True)
-    draws = resampled(times, len(times), seed=seed, resamples=resamples)
-    return middle(np.concatenate([draw @ kinds / len(values) for draw in draws]))
-
-
-def resampled(times: Counts, width: int, *, seed: int, resamples: int) -> Iterator[Counts]:
-    """Yield (some resamples, kinds) counts of drawing as many rows as there are, with replacement.
-
-    Rows that add the same to a score are of one kind, seen `times` times; drawing rows and counting their kinds is one
-    draw from a multinomial over kinds, which is why this takes milliseconds.
-    """
-    generator = np.random.Generator(np.random.PCG64(derive_seed("bootstrap", seed)))
-    rows = int(times.sum())
-    at_once = max(1, _BOOTSTRAP_CELLS // width)
-    for start in range(0, resamples, at_once):
-        yield generator.multinomial(rows, times / rows, size=min(at_once, resamples - start))
-
-
-def middle(scores: Floats) -> tuple[float, float]:
-    """The bounds between which 95 % of the scores lie."""
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
+    return interval(mean(values), seed=seed, resamples=resamples)

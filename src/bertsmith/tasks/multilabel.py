@@ -1,6 +1,6 @@
 """Classification with any number of labels a text, none too: one binary decision a label, read at [CLS]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from bertsmith.tasks.base import Columns, Labels
+from bertsmith.tasks.base import Bools, Columns, Labels
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import ANY_OF_LABELS
-from bertsmith.tasks.metrics import MULTILABEL_SCORES, multilabel_interval, score_multilabel
+from bertsmith.tasks.metrics import MULTILABEL_SCORES, multilabel_statistics, score_multilabel
+from bertsmith.tasks.recorded import probabilities_in, recorded_text, texts_in
+from bertsmith.tasks.resampling import Statistic
 from bertsmith.tasks.rows import ClassesRow
 from bertsmith.tasks.tables import check_labels, class_names, read_multilabel_rows
 from bertsmith.tasks.text_task import TextTask
@@ -38,6 +41,7 @@ class Multilabel(TextTask[Labels, Labelling]):
     metrics = tuple(MULTILABEL_SCORES)
     problem_type = "multi_label_classification"
     outputs = ANY_OF_LABELS
+    gives_probabilities = True
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[ClassesRow]:
         return read_multilabel_rows(
@@ -86,16 +90,24 @@ class Multilabel(TextTask[Labels, Labelling]):
     ) -> dict[str, float]:
         return score_multilabel(*_tables(rows, answers, labels))
 
-    def interval(
-        self,
-        rows: Sequence[ClassesRow],
-        answers: Sequence[Labelling],
-        labels: Sequence[str],
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        return multilabel_interval(*_tables(rows, answers, labels), metric, seed=seed)
+    def statistics(
+        self, rows: Sequence[ClassesRow], answers: Sequence[Labelling], labels: Sequence[str]
+    ) -> dict[str, Statistic]:
+        return multilabel_statistics(*_tables(rows, answers, labels))
+
+    def right(self, rows: Sequence[ClassesRow], answers: Sequence[Labelling]) -> Bools:
+        pairs = zip(rows, answers, strict=True)
+        return np.array([set(row.label or ()) == set(answer.labels) for row, answer in pairs], dtype=np.bool_)
+
+    def decisions(self, rows: Sequence[ClassesRow], answers: Sequence[Labelling]) -> Decisions:
+        """Each label of each row is decided on its own: it is there, or it is not."""
+        found = [
+            (max(share, 1 - share), (label in (row.label or ())) == (label in answer.labels))
+            for row, answer in zip(rows, answers, strict=True)
+            for label, share in answer.probabilities.items()
+        ]
+        sure, right = [share for share, _ in found], [is_right for _, is_right in found]
+        return Decisions(np.array(sure, dtype=np.float64), np.array(right, dtype=np.bool_))
 
     def predictions_of(self, answer: Labelling) -> Labels:
         return answer.labels
@@ -107,6 +119,10 @@ class Multilabel(TextTask[Labels, Labelling]):
             "predictions": answer.labels,
             "probabilities": {label: round(share, 6) for label, share in answer.probabilities.items()},
         }
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[ClassesRow, Labelling]:
+        row = recorded_text(record, texts_in(record, "labels"))
+        return row, Labelling(texts_in(record, "predictions"), probabilities_in(record))
 
     def told(self, row: ClassesRow, answer: Labelling) -> tuple[str, str]:
         return ", ".join(row.label or ()), ", ".join(answer.labels)

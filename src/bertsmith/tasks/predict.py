@@ -5,6 +5,7 @@ predictor.predict(["They drank the pub dry.", "They drank the pub."])
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,6 +73,8 @@ class Predictor:
     """Whether it was fine-tuned on pairs of texts; None where nothing says so."""
     columns: Columns = field(default_factory=Columns)
     """Where the tables that it was fine-tuned on keep what it reads."""
+    temperature: float = 1.0
+    """By which outputs are divided before they become probabilities; it changes no answer."""
 
     @classmethod
     def load(
@@ -98,7 +101,10 @@ class Predictor:
         try:
             chosen = TASKS[_task_name(task, card, config, directory)].with_options(**card.get("options", {}))
             columns = Columns.of_card(card.get("columns", {}))
-        except (TypeError, AttributeError) as error:
+            temperature = float(card.get("temperature", 1.0))
+            if not 0 < temperature < math.inf:
+                raise ValueError(f"temperature is {temperature}; expected a number above 0")
+        except (TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(f"{directory / 'bertsmith.json'} is not as bertsmith writes it: {error}") from error
         if head is not None:
             chosen = chosen.with_head(head)
@@ -117,7 +123,7 @@ class Predictor:
         model.to(runtime.device)
         pairs = card.get("pairs")
         labels = chosen.own_labels or config.labels
-        return cls(directory, chosen, model, tokenizer, labels, max_length, runtime, pairs, columns)
+        return cls(directory, chosen, model, tokenizer, labels, max_length, runtime, pairs, columns, temperature)
 
     def predict(self, texts: Iterable[Any]) -> list[Any]:
         """Answers in the order of `texts`, of the task's own kind (`Classification`, `Tagging`, `Span`, ...).
@@ -152,7 +158,8 @@ class Predictor:
                 on_examples=on_examples,
             )
             before += len(some)
-            yield from zip(some, self.task.decode(some, features, outputs, self.labels), strict=True)
+            answers = self.task.decode(some, features, outputs / self.temperature, self.labels)
+            yield from zip(some, answers, strict=True)
 
     def encode(self, rows: Sequence[Any], *, labelled: bool = False) -> Features:
         """Rows as the model reads them, with targets where they are `labelled`."""

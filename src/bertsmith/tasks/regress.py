@@ -1,6 +1,6 @@
 """Regression: a number for a text or a pair of texts, read at [CLS] through the pooler (Devlin et al. 2018, STS-B)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from bertsmith.errors import DataError, UsageError
 from bertsmith.tasks.base import Columns, Labels
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.losses import NUMBER
-from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, numbers_interval, score_numbers
+from bertsmith.tasks.number_metrics import NUMBER_SCORES, SMALLER_IS_BETTER, number_statistics, score_numbers
+from bertsmith.tasks.recorded import number_in, recorded_text
+from bertsmith.tasks.resampling import Statistic
 from bertsmith.tasks.rows import RatedRow
 from bertsmith.tasks.tables import read_rated_rows
 from bertsmith.tasks.text_task import TextTask
@@ -82,17 +84,16 @@ class Regress(TextTask[float, Rating]):
     def score(self, rows: Sequence[RatedRow], answers: Sequence[Rating], labels: Sequence[str]) -> dict[str, float]:  # noqa: ARG002
         return score_numbers([_number(row) for row in rows], [answer.value for answer in answers])
 
-    def interval(
+    def statistics(
         self,
         rows: Sequence[RatedRow],
         answers: Sequence[Rating],
         labels: Sequence[str],  # noqa: ARG002
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        truth, guess = [_number(row) for row in rows], [answer.value for answer in answers]
-        return numbers_interval(truth, guess, metric, seed=seed)
+    ) -> dict[str, Statistic]:
+        return number_statistics([_number(row) for row in rows], [answer.value for answer in answers])
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[RatedRow, Rating]:
+        return recorded_text(record, number_in(record, "label")), Rating(number_in(record, "prediction"))
 
     def record(self, number: int, row: RatedRow, answer: Rating) -> dict[str, Any]:
         return {

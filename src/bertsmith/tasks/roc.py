@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bertsmith.tasks.metrics import middle, resampled
+from bertsmith.tasks.resampling import Statistic, interval, of_all_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,9 +24,12 @@ def roc_auc_interval(
     truth: npt.NDArray[np.int64], probabilities: Floats, *, seed: int, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval, resampling rows."""
-    times = np.ones(len(truth), dtype=np.int64)
-    draws = resampled(times, len(truth), seed=seed, resamples=resamples)
-    return middle(np.concatenate([_areas(truth, probabilities, draw) for draw in draws]))
+    return interval(roc_auc_statistic(truth, probabilities), seed=seed, resamples=resamples)
+
+
+def roc_auc_statistic(truth: npt.NDArray[np.int64], probabilities: Floats) -> Statistic:
+    """The mean area, for resampling rows."""
+    return of_all_rows(len(truth), lambda times: _areas(truth, probabilities, times))
 
 
 def _areas(truth: npt.NDArray[np.int64], probabilities: Floats, times: npt.NDArray[np.int64]) -> Floats:

@@ -53,7 +53,7 @@ def search(
     """Try every combination of `grid`, keys of `[finetune]` with their values, each with `seeds` seeds.
 
     Args:
-        grid: default: that of the BERT paper (`PAPER_GRID`).
+        grid: default: that of the BERT paper (`PAPER_GRID`); empty: the recipe as it is, with each seed.
         seeds: the recipe's own, and the numbers after it.
         tables: `model`, `train`, `validation`, `test` in memory, as `finetune` takes them.
 
@@ -121,7 +121,7 @@ def grid_of(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    if not grid or any(not values for values in grid.values()):
-        raise UsageError("a search needs keys, and at least one value for each")
+    if any(not values for values in grid.values()):
+        raise UsageError("a search needs at least one value for each key")
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))

@@ -32,6 +32,10 @@ class Splits:
     columns: Columns
     """Where the tables keep what the task reads."""
 
+    def scored(self) -> Mapping[str, Sequence[Any]]:
+        """Split -> its rows, of splits that are scored at the end: the test splits, or else the validation rows."""
+        return self.test or {"validation": self.validation}
+
     def training_digest(self) -> str:
         """Hash of the labels and of the rows that the weights depend on, in their order."""
         return rows_digest(self.labels, self.train, self.validation)
@@ -138,7 +142,7 @@ def read_all(
     source = config.train if train is None else train
     if isinstance(source, str) and not source:
         raise UsageError("no rows to train on; set finetune.train to a file of labelled rows")
-    tables = _tables(source)
+    tables = given_tables(source)
     read = [(table, _read(task, table, columns)) for table in tables]
     rows = [row for _, some in read for row in some]
     declared = config.labels
@@ -162,7 +166,7 @@ def read_all(
     return AllRows(rows, groups, labels, columns, where)
 
 
-def _tables(source: object) -> list[Table]:
+def given_tables(source: object) -> list[Table]:
     """A recipe's tables, or the one that a caller gives: a list is one of rows, a tuple of file names several."""
     if isinstance(source, str | RowSource):
         return tables_of(source)
@@ -229,7 +233,7 @@ def columns_of(config: TableConfig) -> Columns:
 def read_labelled(task: Task[Any, Any], source: object, columns: Columns, labels: Sequence[str]) -> list[Any]:
     """Rows of one or several tables, with labels that are known."""
     found = []
-    for table in _tables(source):
+    for table in given_tables(source):
         rows = _read(task, table, columns)
         _check(task, table, rows, labels)
         found += rows

@@ -1,6 +1,6 @@
 """Token classification: one label a word, read at the word's first piece (Devlin et al. 2018, section 5.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertsmith.model.heads import BertForTokenClassification
-from bertsmith.tasks.base import Columns, Labels, Task
+from bertsmith.tasks.base import Bools, Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
+from bertsmith.tasks.calibration import Decisions
 from bertsmith.tasks.features import Features, Floats, Ragged
 from bertsmith.tasks.losses import ONE_OF_CLASSES
-from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_interval
+from bertsmith.tasks.metrics import TAG_SCORES, score_tags, tag_statistics
+from bertsmith.tasks.recorded import line_in, numbers_in, texts_in
+from bertsmith.tasks.resampling import Statistic
 from bertsmith.tasks.rows import TaggedRow
 from bertsmith.tasks.tables import check_labels, class_names
 from bertsmith.tasks.tag_tables import read_tagged_rows
@@ -41,6 +44,7 @@ class Tag(Task[TaggedRow, Tagging]):
     metrics = tuple(TAG_SCORES)
     head = BertForTokenClassification
     outputs = ONE_OF_CLASSES
+    gives_probabilities = True
     expected = "a string or a list of words"
 
     def read(self, source: object, columns: Columns, *, require_labels: bool) -> list[TaggedRow]:
@@ -114,10 +118,24 @@ class Tag(Task[TaggedRow, Tagging]):
     def score(self, rows: Sequence[TaggedRow], answers: Sequence[Tagging], labels: Sequence[str]) -> dict[str, float]:
         return score_tags(_gold(rows), [answer.tags for answer in answers], labels)
 
-    def interval(
-        self, rows: Sequence[TaggedRow], answers: Sequence[Tagging], labels: Sequence[str], metric: str, *, seed: int
-    ) -> tuple[float, float]:
-        return tag_interval(_gold(rows), [answer.tags for answer in answers], labels, metric, seed=seed)
+    def statistics(
+        self, rows: Sequence[TaggedRow], answers: Sequence[Tagging], labels: Sequence[str]
+    ) -> dict[str, Statistic]:
+        return tag_statistics(_gold(rows), [answer.tags for answer in answers], labels)
+
+    def right(self, rows: Sequence[TaggedRow], answers: Sequence[Tagging]) -> Bools:
+        return np.array([row.labels == answer.tags for row, answer in zip(rows, answers, strict=True)], dtype=np.bool_)
+
+    def decisions(self, rows: Sequence[TaggedRow], answers: Sequence[Tagging]) -> Decisions:
+        """Each word that the model read."""
+        found = [
+            (sure, label == guess)
+            for row, answer in zip(rows, answers, strict=True)
+            for sure, label, guess in zip(answer.confidence, row.labels or (), answer.tags, strict=True)
+            if sure
+        ]
+        sure, right = [share for share, _ in found], [is_right for _, is_right in found]
+        return Decisions(np.array(sure, dtype=np.float64), np.array(right, dtype=np.bool_))
 
     def labels_in(self, rows: Sequence[TaggedRow], *, where: str | Path | None, declared: Sequence[str]) -> Labels:
         return class_names(rows, where=where, declared=declared)
@@ -134,6 +152,14 @@ class Tag(Task[TaggedRow, Tagging]):
             "predictions": answer.tags,
             "confidence": answer.confidence,
         }
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[TaggedRow, Tagging]:
+        words, tags = texts_in(record, "words"), texts_in(record, "predictions")
+        sure = (0.0,) * len(words) if record.get("confidence") is None else numbers_in(record, "confidence")
+        row = TaggedRow(words, texts_in(record, "labels"), line_in(record))
+        if not len(words) == len(tags) == len(sure) == len(row.labels or ()):
+            raise ValueError(f"{len(words)} words, {len(row.labels or ())} labels, {len(tags)} predictions")
+        return row, Tagging(words, tags, sure)
 
     def answer_of(self, row: TaggedRow, prediction: Sequence[str]) -> Tagging:
         return Tagging(row.words, tuple(prediction), (1.0,) * len(row.words))

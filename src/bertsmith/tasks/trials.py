@@ -180,6 +180,5 @@ class Log:
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    return "  ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()
-    )
+    told = (f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items())
+    return "  ".join(told) or "as it is"

@@ -8,6 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -24,7 +25,7 @@ from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats, Ints
 from bertsmith.tasks.losses import ONE_OF_CLASSES, Shape
-from bertsmith.tasks.metrics import middle, resampled
+from bertsmith.tasks.resampling import Statistic, additive
 from bertsmith.tasks.rows import TextRow
 from bertsmith.tasks.tables import read_plain_rows
 from bertsmith.tasks.texts import row_text
@@ -141,19 +142,15 @@ class WordTask(Task[PlainRow, AnswerT]):
         total = self._counts(answers).sum(axis=0)
         return {metric: float(_score(total[None], metric)[0]) for metric in self.metrics}
 
-    def interval(
+    def statistics(
         self,
         rows: Sequence[PlainRow],  # noqa: ARG002
         answers: Sequence[AnswerT],
         labels: Sequence[str],  # noqa: ARG002
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        """Rows are resampled: the words of a text hang together."""
-        kinds, times = np.unique(self._counts(answers), axis=0, return_counts=True)
-        draws = resampled(times, len(times), seed=seed, resamples=1000)
-        return middle(np.concatenate([_score(draw @ kinds, metric) for draw in draws]))
+    ) -> dict[str, Statistic]:
+        """Rows count, and the words of a text with it: they hang together."""
+        counts = self._counts(answers)
+        return {metric: additive(counts, partial(_score, metric=metric)) for metric in self.metrics}
 
     def _counts(self, answers: Sequence[AnswerT]) -> npt.NDArray[np.float64]:
         """(rows, 3) loss, words, right."""
