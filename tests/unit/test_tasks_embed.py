@@ -136,6 +136,17 @@ def test_answers_of_a_text_and_of_a_pair(base: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(extracted.vectors, vector.vector, rtol=1e-5, atol=1e-6)
 
 
+def test_predictions_can_be_read_back_and_scored_alike(base: Path, tmp_path: Path) -> None:
+    rows = [(row["text"], row["pair"], row["number"]) for row in partner_rows(24, seed=6)]
+    result = evaluate(Predictor.load(base, task="embed", runtime=CPU), rows, columns=Columns(pair="pair"), runtime=CPU)
+    task = Embed()
+    read = [task.of_record(record) for record in result.records]
+    scores = task.score([row for row, _ in read], [answer for _, answer in read], ())
+    assert scores["pearson"] == pytest.approx(result.scores["pearson"], abs=1e-5)
+    assert task.scores_parts([row for row, _ in read])
+    assert not task.scores_parts([EmbedRow("a", 1, "b")])
+
+
 def test_any_bert_can_be_asked(base: Path) -> None:
     """Without fine-tuning: the mean of the last layer."""
     result = evaluate(Predictor.load(base, task="embed", runtime=CPU), PAIRS, columns=Columns(pair="pair"), runtime=CPU)

@@ -202,9 +202,8 @@ class Task(ABC, Generic[RowT, AnswerT]):
         """Metric -> its score as a function of how often each row counts, for intervals and paired tests."""
         raise UsageError(f"task {self.name!r} has no scores that could be taken of some rows only")
 
-    @property
-    def scores_parts(self) -> bool:
-        """Whether it has `statistics`, so that its scores mean the same for some rows as for all."""
+    def scores_parts(self, rows: Sequence[RowT]) -> bool:  # noqa: ARG002
+        """Whether scores mean the same for some of these rows as for all."""
         return type(self).statistics is not Task.statistics
 
     def interval(

@@ -9,13 +9,12 @@ arXiv:1908.10084).
     plain sentences               in-batch   two dropouts of a text are nearer than other texts (SimCSE)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from bertsmith.errors import DataError, UsageError
@@ -27,8 +26,9 @@ from bertsmith.tasks.embed_metrics import NUMBERED, RANKED, Vectors, partner_ran
 from bertsmith.tasks.embed_tables import read_embed_rows
 from bertsmith.tasks.features import Features, Floats, Ints, Ragged
 from bertsmith.tasks.losses import Outputs
-from bertsmith.tasks.metrics import mean_interval
-from bertsmith.tasks.number_metrics import numbers_interval, score_numbers
+from bertsmith.tasks.number_metrics import number_statistics
+from bertsmith.tasks.recorded import line_in, number_in, text_in
+from bertsmith.tasks.resampling import Statistic, mean
 from bertsmith.tasks.rows import EmbedRow
 from bertsmith.tasks.texts import frame_texts
 from bertsmith.tasks.vector_losses import Cosine, InBatch, Margin
@@ -36,22 +36,21 @@ from bertsmith.tokenizer.encode import Tokenizer
 
 OUTPUT = "vector"
 """What is called a label in config.json, which needs one."""
+_NO_VECTOR = np.zeros(0, dtype=np.float32)
 EmbedLoss = Literal["in-batch", "cosine", "margin"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A text's vector, (hidden,), and that of its partner, where the row has one."""
+    """A text's vector, (hidden,); where the row has a partner, that one's too, and the cosine of the two."""
 
     vector: Vectors
     pair: Vectors | None = None
+    similarity: float | None = None
 
-    @property
-    def similarity(self) -> float | None:
-        """Cosine of the two."""
-        if self.pair is None:
-            return None
-        return float(unit(self.vector[None])[0] @ unit(self.pair[None])[0])
+    @classmethod
+    def of(cls, vector: Vectors, pair: Vectors | None) -> "Embedding":
+        return cls(vector, pair, None if pair is None else float(unit(vector).astype(np.float64) @ unit(pair)))
 
 
 class Embed(Task[EmbedRow, Embedding]):
@@ -187,41 +186,42 @@ class Embed(Task[EmbedRow, Embedding]):
         assert features.starts is not None, "a row has several sequences"
         starts = features.starts.tolist()
         return [
-            Embedding(outputs[start], None if row.pair is None else outputs[start + 1])
+            Embedding.of(outputs[start], None if row.pair is None else outputs[start + 1])
             for row, start in zip(rows, starts, strict=False)
         ]
 
     def answer_of(self, row: EmbedRow, prediction: tuple[Vectors, Vectors]) -> Embedding:  # noqa: ARG002
-        return Embedding(*prediction)
+        return Embedding.of(*prediction)
 
     def metrics_of(self, rows: Sequence[EmbedRow], labels: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return NUMBERED if rows[0].label is not None else RANKED
 
-    def score(
-        self,
-        rows: Sequence[EmbedRow],
-        answers: Sequence[Embedding],
-        labels: Sequence[str],  # noqa: ARG002
-    ) -> dict[str, float]:
-        names = self.metrics_of(rows, ())
-        if names == NUMBERED:
-            found = score_numbers(_numbers(rows), _cosines(answers))
-            return {name: found[name] for name in names}
-        ranks = _ranks(rows, answers)
-        return {name: float(rank_values(ranks, name).mean()) for name in names}
+    def score(self, rows: Sequence[EmbedRow], answers: Sequence[Embedding], labels: Sequence[str]) -> dict[str, float]:
+        return {name: found.value for name, found in self.statistics(rows, answers, labels).items()}
 
-    def interval(
+    def statistics(
         self,
         rows: Sequence[EmbedRow],
         answers: Sequence[Embedding],
-        labels: Sequence[str],  # noqa: ARG002
-        metric: str,
-        *,
-        seed: int,
-    ) -> tuple[float, float]:
-        if metric in NUMBERED:
-            return numbers_interval(_numbers(rows), _cosines(answers), metric, seed=seed)
-        return mean_interval(rank_values(_ranks(rows, answers), metric), seed=seed)
+        labels: Sequence[str],
+    ) -> dict[str, Statistic]:
+        """Ranks are among the partners of all rows given here, however often each of these counts."""
+        if self.metrics_of(rows, labels) == NUMBERED:
+            found = number_statistics(_numbers(rows), [answer.similarity or 0.0 for answer in answers])
+            return {name: found[name] for name in NUMBERED}
+        ranks = _ranks(rows, answers)
+        return {name: mean(rank_values(ranks, name)) for name in RANKED}
+
+    def scores_parts(self, rows: Sequence[EmbedRow]) -> bool:
+        """Among fewer partners the right one is found more easily."""
+        return rows[0].label is not None
+
+    def of_record(self, record: Mapping[str, Any]) -> tuple[EmbedRow, Embedding]:
+        """Of a pair with a number; a rank among other partners cannot be told from a line."""
+        row = EmbedRow(
+            text_in(record, "text"), line_in(record), text_in(record, "pair"), None, number_in(record, "label")
+        )
+        return row, Embedding(_NO_VECTOR, _NO_VECTOR, number_in(record, "prediction"))
 
     def record(self, number: int, row: EmbedRow, answer: Embedding) -> dict[str, Any]:
         told = {"row": number, "line": row.line, "text": row.text}
@@ -282,20 +282,10 @@ def _numbers(rows: Sequence[EmbedRow]) -> list[float]:
     return [row.label for row in rows if row.label is not None]
 
 
-def _cosines(answers: Sequence[Embedding]) -> npt.NDArray[np.float64]:
-    vectors, pairs = _both(answers)
-    found: npt.NDArray[np.float64] = np.sum(unit(vectors).astype(np.float64) * unit(pairs), axis=1)
-    return found
-
-
 def _ranks(rows: Sequence[EmbedRow], answers: Sequence[Embedding]) -> Ints:
-    vectors, pairs = _both(answers)
-    return partner_ranks(vectors, pairs, _text_numbers([row.pair or "" for row in rows]))
-
-
-def _both(answers: Sequence[Embedding]) -> tuple[Vectors, Vectors]:
-    """(rows, hidden) of texts and of their partners."""
-    return np.stack([answer.vector for answer in answers]), np.stack([answer.pair for answer in answers])  # type: ignore[misc]
+    pairs = [answer.pair for answer in answers if answer.pair is not None]
+    texts = _text_numbers([row.pair or "" for row in rows])
+    return partner_ranks(np.stack([answer.vector for answer in answers]), np.stack(pairs), texts)
 
 
 def _text_numbers(texts: Sequence[str]) -> Ints:

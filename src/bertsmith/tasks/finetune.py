@@ -1,6 +1,5 @@
 """Fine-tuning: a labelled table and a checkpoint in, a model with honest scores out."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,17 +8,13 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from bertsmith.artifact import canonical
-from bertsmith.config import NOT_OF_THE_WEIGHTS, FinetuneConfig, ModelConfig, Recipe, recipe_toml
-from bertsmith.errors import UsageError
+from bertsmith.config import Recipe, recipe_toml
 from bertsmith.model.encoder import encoder_of
 from bertsmith.model.pretrained import Pretrained
-from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.progress import shown
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks.augment import copies_of
 from bertsmith.tasks.augment import told as augmentation_told
-from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import TaskBatch, TrainingBatches
 from bertsmith.tasks.continual import Kept, OldTask, forgetting_record, measure
 from bertsmith.tasks.continual import told as forgetting_told
@@ -27,20 +22,17 @@ from bertsmith.tasks.epoch_time import predict_epoch
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.inputs import Inputs, read_inputs
 from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.look_ahead import look_ahead
 from bertsmith.tasks.memory import Memory
-from bertsmith.tasks.predict import TASKS, Predictor, check_max_length, check_tokenizer, compute_outputs
+from bertsmith.tasks.predict import Predictor, compute_outputs
 from bertsmith.tasks.refit import FOLDER as REFIT
 from bertsmith.tasks.refit import Refit, seconds_of
 from bertsmith.tasks.scoring import Scorer, Scores
-from bertsmith.tasks.slices import read_slices
-from bertsmith.tasks.splits import Splits, read_splits
-from bertsmith.tasks.starting_model import StartingPoint, head_digest, with_own_head
+from bertsmith.tasks.splits import Splits
 from bertsmith.tasks.training_loss import TrainingLoss, shape_of
 from bertsmith.tasks.whole_batch import WholeBatchLoss
-from bertsmith.tokenizer.encode import Tokenizer
-from bertsmith.training.batch_choice import finetuning_batch_size
 from bertsmith.training.batch_flops import flops_of
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.compiling import compiled
@@ -51,20 +43,11 @@ from bertsmith.training.matmul_peak import matmul_peak
 from bertsmith.training.memory_fit import MicroBatchFit
 from bertsmith.training.optimizer import make_optimizer
 from bertsmith.training.plan import Due, Evaluation, Plan
-from bertsmith.training.run_dir import RunDir, model_digest
+from bertsmith.training.run_dir import RunDir
 from bertsmith.training.schedule import make_schedule
 from bertsmith.training.track import Track
 
 OnEvaluation = Callable[[int, Evaluation], bool | None]
-
-_NOT_OF_THE_WEIGHTS: dict[str, Any] = {
-    **dict.fromkeys(NOT_OF_THE_WEIGHTS, True),
-    **dict.fromkeys(("train", "validation", "test", "baselines", "slice_columns", "calibrate", "literature"), True),
-    "model": True,  # its files are hashed instead, and so are the rows
-    "augment": {"model"},
-    "learn_on": {"old", "test"},
-}
-"""Keys of `FinetuneConfig` that the trained weights do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -118,80 +101,24 @@ def finetune(
 
     Raises `DataError` (file and line), `CheckpointError`, `UsageError`; `Stopped` after Ctrl-C, state saved.
     """
-    config = recipe.finetune
-    if config is None:
-        raise UsageError(f"recipe {recipe.name!r} has no [finetune] section")
-    chosen = model or config.model
-    if chosen is None:
-        raise UsageError("no model to fine-tune; set finetune.model to a directory, a run or a hub name")
-    seed = recipe.seed if config.seed is None else config.seed
-    task = TASKS[config.task].with_options(**config.task_options)
-    if head is not None:
-        task = with_own_head(task, head, config)
-    _check_metric(config, task, task.metrics)
-    directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
-    tokenizer = Tokenizer.load(directory)
-    check_tokenizer(tokenizer, read_config(directory), directory)
-    check_max_length(config.max_length, read_config(directory), directory)
-    runtime, old = runtime or detect(), None
-    if config.learn_on is not None:
-        if head is not None or splits is not None:
-            raise UsageError("[finetune.learn_on] goes with no head of one's own and with no folds; leave it out")
-        old = OldTask.load(directory, config, config.learn_on, seed=seed, runtime=runtime)
-    columns = None
-    if train is None and config.code_words is not None:
-        if labels_dir is None:
-            raise UsageError("the recipe makes its labels from its corpus; run it with: bertsmith run RECIPE")
-        columns, test = Columns(), {"test": labels_dir / "test.conll"}
-        train, validation = labels_dir / "train.conll", labels_dir / "validation.conll"
-    test = config.test if test is None else test
-    if splits is None:
-        splits = read_splits(
-            config,
-            task,
-            seed=seed,
-            train=train,
-            validation=validation,
-            test=test,
-            test_share=config.test_share,
-            columns=columns,
-            known=() if old is None else old.known_labels,
-        )
-    if old is not None:
-        share = config.validation_share if validation is None and config.validation is None else None
-        splits = old.joined(splits, share, seed=seed)
-    _check_metric(config, task, task.metrics_of(splits.validation, splits.labels))
-    position_init = (recipe.model or ModelConfig()).position_init
-    made_from = {
-        "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
-        "old_rows": None if old is None else old.digest(),
-        "augment_model": _augment_model(config, allow_pickle=recipe.runtime.allow_pickle),
-        "seed": seed,
-        "rows": splits.training_digest(),
-        "model": model_digest(directory),
-        "random_weights": {"position_init": position_init} if random_weights else None,
-    } | ({} if head is None else {"head": head_digest(head)})
-    sliced = _sliced(config, splits, train=train, validation=validation, test=test)
-    scored_on = {
-        "test": splits.test_digests(),
-        "baselines": config.baselines,
-        "calibrate": config.calibrate,
-        "slices": hashlib.sha256(canonical(sliced).encode()).hexdigest(),
-    } | ({} if old is None else {"old_test": old.test_digests()})
-    start = StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle)
-    if old is not None:
-        start = replace(start, known=old.known_labels, fresh_head=old.is_separate)
-    run = _Run(
-        config=config,
-        dir=RunDir(Path(run_dir), "fine-tuning", made_from, scored_on, results=("model", "scores.json")),
-        task=task,
+    runtime = runtime or detect()
+    inputs = read_inputs(
+        recipe,
+        runtime=runtime,
+        model=model,
+        random_weights=random_weights,
+        labels_dir=labels_dir,
+        train=train,
+        validation=validation,
+        test=test,
+        head=head,
         splits=splits,
-        sliced=sliced,
-        start=start,
-        old=old,
-        tokenizer=tokenizer,
-        seed=seed,
-        name=name or ("random weights" if random_weights else str(chosen)),
+    )
+    folder = RunDir(Path(run_dir), "fine-tuning", inputs.made_from, inputs.scored_on, results=("model", "scores.json"))
+    run = _Run(
+        inputs=inputs,
+        dir=folder,
+        name=name or ("random weights" if random_weights else inputs.chosen),
         runtime=runtime,
         ranks=ranks or alone(runtime),
         console=console or Console(soft_wrap=True),
@@ -201,7 +128,7 @@ def finetune(
         run.say(f"done before: {totals_line(run.evaluations())}")
     else:
         run.train(recipe)
-        again = run.again() if config.refit else None
+        again = run.again() if inputs.config.refit else None
         if again is not None:
             again.train(recipe)
         run.ranks.on_first(lambda: run.score(None if again is None else again.refit))
@@ -209,24 +136,10 @@ def finetune(
     return run.result()
 
 
-def _check_metric(config: FinetuneConfig, task: Task[Any, Any], known: Sequence[str]) -> None:
-    if config.metric is not None and config.metric not in known:
-        raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} here has: {', '.join(known)}")
-
-
 @dataclass(frozen=True)
 class _Run:
-    config: FinetuneConfig
+    inputs: Inputs
     dir: RunDir
-    task: Task[Any, Any]
-    splits: Splits
-    sliced: Mapping[str, Mapping[str, Sequence[str]]]
-    """Split -> column -> value of each row, where scores are told by value."""
-    start: StartingPoint
-    old: OldTask | None
-    """What the model knew, where it learns on."""
-    tokenizer: Tokenizer
-    seed: int
     name: str
     runtime: Runtime
     ranks: Ranks
@@ -235,28 +148,21 @@ class _Run:
     refit: Refit | None = None
     """Set where this is the second training, on all rows."""
 
-    @property
-    def metric(self) -> str:
-        if self.config.metric is not None:
-            return self.config.metric
-        has = self.task.metrics_of(self.splits.validation, self.splits.labels)
-        return self.task.default_metric if self.task.default_metric in has else has[0]
-
     def train(self, recipe: Recipe) -> None:
         """Train, keeping the best and the last weights; goes on from a checkpoint where there is one.
 
         All input is read before the folder is touched, so that wrong input leaves nothing behind.
         """
-        task, config, splits = self.task, self.config, self.splits
-        if self.old is not None:
-            self.say(self.old.in_words(splits.labels))
+        task, config, splits = self.inputs.task, self.inputs.config, self.inputs.splits
+        if self.inputs.old is not None:
+            self.say(self.inputs.old.in_words(splits.labels))
         rows = self._training_rows()
         shape = shape_of(config, task, rows, splits.labels)
         for split, count in splits.repeated().items():
             self.say(f"repeated   {count:,} of the {split} rows are training rows too: their scores say little")
         train_features = self._encode(rows, "train")
         validation_features = None if self.refit else self._encode(splits.validation, "validation")
-        model = self.start.model(task, splits.labels, config).to(self.runtime.device)
+        model = self.inputs.start.model(task, splits.labels, config).to(self.runtime.device)
         if model.config.is_decoder and getattr(model.get_submodule("bert"), "pooler", None) is not None:
             self.say(
                 "causal     the model reads from left to right (is_decoder): [CLS], where this head reads, sees itself"
@@ -274,10 +180,10 @@ class _Run:
             train_features,
             objective=task.name,
             also=tuple(loss.weights),
-            redraw=lambda batch, epoch: task.redraw(batch, train_features, seed=self.seed, epoch=epoch),
-            pad_id=self.tokenizer.pad_id,
-            batch_size=self._batch_size()[0],
-            seed=self.seed,
+            redraw=lambda batch, epoch: task.redraw(batch, train_features, seed=self.inputs.seed, epoch=epoch),
+            pad_id=self.inputs.tokenizer.pad_id,
+            batch_size=self.inputs.batch_size()[0],
+            seed=self.inputs.seed,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
         )
@@ -324,49 +230,52 @@ class _Run:
     def again(self) -> "_Run":
         """The second training, on training and validation rows; its model takes the place of this one's best."""
         best = self.ranks.on_first(lambda: [row.epoch for row in self.evaluations() if row.best][-1])
-        every = (*self.splits.train, *self.splits.validation)
-        refit = Refit(len(every), best, self.config.epochs)
+        every = (*self.inputs.splits.train, *self.inputs.splits.validation)
+        refit = Refit(len(every), best, self.inputs.config.epochs)
         self.say(f"refit      {refit.note}")
-        fits = self.config.fits_micro_batch
+        fits = self.inputs.config.fits_micro_batch
         settled = {
-            "batch_size": self._batch_size()[0],
-            "micro_batch_size": "auto" if fits else self.config.micro_batch_size,
-            "metric": self.metric,
+            "batch_size": self.inputs.batch_size()[0],
+            "micro_batch_size": "auto" if fits else self.inputs.config.micro_batch_size,
+            "metric": self.inputs.metric,
         }
         return replace(
             self,
-            config=self.config.model_copy(update=settled),
+            inputs=replace(
+                self.inputs,
+                config=self.inputs.config.model_copy(update=settled),
+                splits=replace(self.inputs.splits, train=every, validation=()),
+            ),
             dir=replace(self.dir, path=self.dir.path / REFIT, made_from={**self.dir.made_from, "refit": asdict(refit)}),
-            splits=replace(self.splits, train=every, validation=()),
             refit=refit,
         )
 
     def score(self, refit: Refit | None) -> None:
         """Score the model, the best weights or those of a second training, and simple models, on every test split."""
-        model = self.task.head.from_pretrained(self.dir.path / "model").to(self.runtime.device)
+        model = self.inputs.task.head.from_pretrained(self.dir.path / "model").to(self.runtime.device)
         scorer = Scorer(
-            task=self.task,
-            splits=self.splits,
-            metric=self.metric,
+            task=self.inputs.task,
+            splits=self.inputs.splits,
+            metric=self.inputs.metric,
             name=self.name,
-            baselines=() if self.start.random_weights else self.config.baselines,
-            seed=self.seed,
+            baselines=() if self.inputs.start.random_weights else self.inputs.config.baselines,
+            seed=self.inputs.seed,
             encode=self._encode,
             outputs=self._outputs,
             refit=refit,
-            validation=self._features(self.splits.validation),
-            calibrate=self.config.calibrate,
-            columns=self.sliced,
+            validation=self.inputs.features(self.inputs.splits.validation),
+            calibrate=self.inputs.config.calibrate,
+            columns=self.inputs.sliced,
             say=self.say,
         )
         training_seconds = self.evaluations()[-1].elapsed_seconds
         if refit is not None:
             training_seconds += seconds_of(self.dir.path / REFIT / "metrics.jsonl")
-            if not self.splits.test:
+            if not self.inputs.splits.test:
                 self.say("refit      no test rows: nothing says how good this model is")
         scores = scorer.score(model, self.dir.path, training_seconds=training_seconds)
-        if self.old is not None:
-            forgotten = self._forgotten(self.old, model)
+        if self.inputs.old is not None:
+            forgotten = self._forgotten(self.inputs.old, model)
             replace(scores, learned_on=forgetting_record(forgotten)).write(self.dir.scores)
             for line in forgetting_told(forgotten):
                 self.say(line)
@@ -386,42 +295,50 @@ class _Run:
         )
 
     def evaluations(self) -> tuple[EvaluationRow, ...]:
-        return read_evaluations(self.dir.metrics, self.metric)
+        return read_evaluations(self.dir.metrics, self.inputs.metric)
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
     def _training_rows(self) -> Sequence[Any]:
         """The table's, and copies of them."""
-        rows = self.splits.train
-        if self.config.augment is None:
+        rows = self.inputs.splits.train
+        if self.inputs.config.augment is None:
             return rows
         with shown("augment", self.console) as report:
-            copies = list(copies_of(rows, self.config.augment, seed=self.seed, runtime=self.runtime, progress=report))
+            copies = list(
+                copies_of(
+                    rows, self.inputs.config.augment, seed=self.inputs.seed, runtime=self.runtime, progress=report
+                )
+            )
         for line in augmentation_told(rows, copies):
             self.say(line)
         return [*rows, *(copy.row for copy in copies)]
 
     def _memory(self, model: Pretrained) -> Memory | None:
-        if self.old is None:
+        if self.inputs.old is None:
             return None
-        if self.old.config.ewc:
-            rows = min(self.old.config.fisher_rows, len(self.old.rows))
+        if self.inputs.old.config.ewc:
+            rows = min(self.inputs.old.config.fisher_rows, len(self.inputs.old.rows))
             self.say(f"fisher     which weights the old task hangs on, by {rows:,} of its rows, one by one")
-        ranks, batch_size = self.ranks, self._batch_size()[0]
-        return Memory(self.old, model, seed=self.seed, batch_size=batch_size, rank=ranks.rank, world_size=ranks.size)
+        ranks, batch_size = self.ranks, self.inputs.batch_size()[0]
+        return Memory(
+            self.inputs.old, model, seed=self.inputs.seed, batch_size=batch_size, rank=ranks.rank, world_size=ranks.size
+        )
 
     def _forgotten(self, old: OldTask, model: Pretrained) -> list[Kept]:
         """Scores of old and new rows before training and by the best weights."""
-        names = (self.dir.path / "model", self.task, model, self.tokenizer, self.splits.labels)
-        best = Predictor(*names, self.config.max_length, self.runtime)
-        start = self.start.model(self.task, self.splits.labels, self.config).to(self.runtime.device)
-        return measure(old, replace(best, model=start), best, self.splits.test, self.metric)
+        names = (self.dir.path / "model", self.inputs.task, model, self.inputs.tokenizer, self.inputs.splits.labels)
+        best = Predictor(*names, self.inputs.config.max_length, self.runtime)
+        start = self.inputs.start.model(self.inputs.task, self.inputs.splits.labels, self.inputs.config).to(
+            self.runtime.device
+        )
+        return measure(old, replace(best, model=start), best, self.inputs.splits.test, self.inputs.metric)
 
     def _plan(self, batches: TrainingBatches) -> Plan:
-        config, steps_per_epoch = self.config, batches.steps_per_epoch
+        config, steps_per_epoch = self.inputs.config, batches.steps_per_epoch
         every = steps_per_epoch if config.evaluate_every == "epoch" else config.evaluate_every
-        batch_size, because = self._batch_size()
+        batch_size, because = self.inputs.batch_size()
         micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else batch_size
         return Plan(
             batch_size=batch_size,
@@ -433,7 +350,7 @@ class _Run:
             learning_rate=config.learning_rate,
             clip=config.clip,
             clip_by=config.clip_by,
-            seed=self.seed,
+            seed=self.inputs.seed,
             log_every=min(config.log_every_steps, every),
             evaluate_every=every,
             checkpoint_every_seconds=config.checkpoint_every_seconds,
@@ -444,16 +361,9 @@ class _Run:
             stop_after=config.stop_after,
         )
 
-    def _batch_size(self) -> tuple[int, str]:
-        """Examples in an update, and why where that was not given."""
-        size = self.config.batch_size
-        if size == "auto":
-            return finetuning_batch_size(num_examples=len(self.splits.train), epochs=self.config.epochs)
-        return size, ""
-
     def _encode(self, rows: Sequence[Any], split: str) -> Features:
-        longest = self.config.max_length
-        features = self._features(rows)
+        longest = self.inputs.config.max_length
+        features = self.inputs.features(rows)
         if features.are_windows and len(features.tokens) > len(rows):
             self.say(
                 f"windows    {len(features.tokens):,} of {len(rows):,} {split} rows at max_length = {longest} tokens"
@@ -469,40 +379,41 @@ class _Run:
 
     def _predict_epoch(self, batches: TrainingBatches, loss: TrainingLoss) -> str:
         """How long an epoch will take, in words; none where the run is too short to try."""
-        config, size = self.config, self.config.micro_batch_size
+        config, size = self.inputs.config, self.inputs.config.micro_batch_size
         found = predict_epoch(
             loss,
             loss.model,
             loss.model.config,
             batches,
             total_steps=config.epochs * batches.steps_per_epoch,
-            micro_batch_size=None if config.fits_micro_batch else int(size or self._batch_size()[0]),
+            micro_batch_size=None if config.fits_micro_batch else int(size or self.inputs.batch_size()[0]),
             max_length=config.max_length,
             runtime=self.runtime,
             processes=self.ranks.size,
         )
         return "" if found is None else str(found)
 
-    def _features(self, rows: Sequence[Any]) -> Features:
-        labels, longest = self.splits.labels, self.config.max_length
-        return self.task.encode(rows, self.tokenizer, labels=labels, max_length=longest)
-
     def _evaluate(self, model: Pretrained, features: Features) -> Evaluation:
         outputs = self._outputs(model, features, ranks=self.ranks)
-        scored = score_outputs(self.task, self.splits.validation, features, outputs, self.splits.labels)
+        scored = score_outputs(
+            self.inputs.task, self.inputs.splits.validation, features, outputs, self.inputs.splits.labels
+        )
         return Evaluation(
             loss=scored.loss,
-            losses={self.task.name: scored.loss},
-            scores={self.metric: scored.scores[self.metric], **scored.scores},  # the one that decides first
-            metric=self.metric,
-            smaller_is_better=self.metric in self.task.smaller_is_better,
-            details=details(self.task, self.splits.validation, scored, self.splits.labels)
+            losses={self.inputs.task.name: scored.loss},
+            scores={
+                self.inputs.metric: scored.scores[self.inputs.metric],
+                **scored.scores,
+            },  # the one that decides first
+            metric=self.inputs.metric,
+            smaller_is_better=self.inputs.metric in self.inputs.task.smaller_is_better,
+            details=details(self.inputs.task, self.inputs.splits.validation, scored, self.inputs.splits.labels)
             | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items},
         )
 
     def _outputs(self, model: Pretrained, features: Features, *, ranks: Ranks | None = None) -> Floats:
-        pad_id, runtime = self.tokenizer.pad_id, self.runtime
-        return compute_outputs(model, features, self.task, pad_id=pad_id, runtime=runtime, ranks=ranks)
+        pad_id, runtime = self.inputs.tokenizer.pad_id, self.runtime
+        return compute_outputs(model, features, self.inputs.task, pad_id=pad_id, runtime=runtime, ranks=ranks)
 
     def _keep(self, model: Pretrained, step: int, evaluation: Evaluation) -> bool | None:
         """After each evaluation: the best weights so far, and the table; whether training is to end."""
@@ -513,7 +424,7 @@ class _Run:
         return None if self.on_evaluation is None else self.on_evaluation(step, evaluation)
 
     def _save_model(self, name: str, model: Pretrained, evaluation: EvaluationRow) -> None:
-        measured = {"step": evaluation.step, "scores": {"validation": {self.metric: evaluation.score}}}
+        measured = {"step": evaluation.step, "scores": {"validation": {self.inputs.metric: evaluation.score}}}
         self._save(self.dir, name, model, measured)
 
     def _save_refit(self, model: Pretrained) -> None:
@@ -523,47 +434,11 @@ class _Run:
         self._save(chosen, "model", model, {"refit": asdict(self.refit), "scores": {}})
 
     def _save(self, folder: RunDir, name: str, model: Pretrained, measured: Mapping[str, Any]) -> None:
-        others = self.task.other_files(width=model.config.hidden_size, max_length=self.config.max_length)
-        folder.save_model(name, model, self.tokenizer, {**self._card(), **measured}, others)
-
-    def _card(self) -> dict[str, Any]:
-        """What bertsmith.json says of the model, but for how good it is."""
-        return {
-            "format": 1,
-            "task": self.task.name,
-            "labels": self.splits.labels,
-            "max_length": self.config.max_length,
-            "pairs": getattr(self.splits.train[0], "pair", None) is not None,
-            "options": self.task.options,
-            "columns": self.splits.columns.to_card(),
-            "metric": self.metric,
-        }
+        others = self.inputs.task.other_files(width=model.config.hidden_size, max_length=self.inputs.config.max_length)
+        folder.save_model(name, model, self.inputs.tokenizer, {**self.inputs.card, **measured}, others)
 
 
 def _batches(new: TrainingBatches, memory: Memory | None, due: Due) -> Sequence[TaskBatch]:
     """Micro-batches of an update, of new rows and of old ones that another head reads."""
     found = new.batch(due.step, due.micro_batch_size)
     return found if memory is None else memory.batches(due, found, first_free_id=len(new.features))
-
-
-def _augment_model(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, str] | None:
-    """Hashes of the model that proposes words."""
-    if config.augment is None or config.augment.model is None:
-        return None
-    return model_digest(resolve_model_dir(config.augment.model, allow_pickle=allow_pickle))
-
-
-def _sliced(
-    config: FinetuneConfig, splits: Splits, *, train: object, validation: object, test: Mapping[str, object] | None
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Split -> column -> value of each row. Rows that were held out are looked for in the table that they are of."""
-    if not config.slice_columns:
-        return {}
-    learned = config.train if train is None else train
-    held_out = config.validation if validation is None else validation
-    others = {} if held_out is None else {"validation": held_out}
-    sources = others | dict(test or {})
-    return {
-        split: read_slices(sources.get(split, learned), rows, config.slice_columns, header=config.header)
-        for split, rows in splits.scored().items()
-    }

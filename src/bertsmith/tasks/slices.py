@@ -86,7 +86,7 @@ def score_slices(
     The score is `metric`; of rows with one label the accuracy, which is that label's recall. Nothing for tasks whose
     scores are of all rows together.
     """
-    if not task.scores_parts:
+    if not task.scores_parts(rows):
         return ()
 
     def line(name: str, value: str, chosen: Sequence[int], metric: str) -> SliceRow:
