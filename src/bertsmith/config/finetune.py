@@ -8,6 +8,7 @@ from bertsmith.config.augment import AugmentConfig
 from bertsmith.config.continual import LearnOnConfig
 from bertsmith.config.section import Column, Positive, Section, Share
 from bertsmith.config.table import Rows, TableConfig
+from bertsmith.config.task_keys import refuse_idle
 from bertsmith.config.training import LoopConfig, MaskBy, MaskShare
 
 
@@ -20,12 +21,6 @@ class CodeWords(Section):
 
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-TASKS_THAT_LEARN_ON = ("classify", "multilabel", "regress", "choose", "tag", "answer")
-_TASKS_OF_COPIES = ("classify", "multilabel", "regress", "tag")
-_TASKS_WITH_LABELS = ("classify", "multilabel", "tag", "next-sentence")
-_TASKS_WITH_PROBABILITIES = ("classify", "multilabel", "choose", "tag", "answer", "next-sentence")
-_TASKS_OF_WHOLE_TEXTS = ("classify", "multilabel", "regress")
 
 
 class FinetuneConfig(LoopConfig, TableConfig):
@@ -147,37 +142,23 @@ class FinetuneConfig(LoopConfig, TableConfig):
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
-    def _fits_the_task(self) -> "FinetuneConfig":
-        for key in ("label_smoothing", "focal_gamma", "class_weights"):
-            if getattr(self, key) and self.task not in _TASKS_WITH_LABELS:
-                raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(_TASKS_WITH_LABELS)}")
-        for key in ("pooling", "head_layers", "head_activation"):
-            tasks = (*_TASKS_OF_WHOLE_TEXTS, *(["embed"] if key == "pooling" else []))
-            if getattr(self, key) is not None and self.task not in tasks:
-                raise ValueError(f"task = {self.task!r} takes no {key}; that is of {', '.join(tasks)}")
-        if self.windows is None and self.max_windows is not None:
-            raise ValueError("max_windows is of use only with windows; set windows, or leave it out")
-        if self.windows is not None and self.task not in _TASKS_OF_WHOLE_TEXTS:
-            raise ValueError(f"task = {self.task!r} takes no windows; that is of {', '.join(_TASKS_OF_WHOLE_TEXTS)}")
+    def _holds_nothing_idle(self) -> "FinetuneConfig":
+        settings = {key: getattr(self, key) for key in type(self).model_fields}
+        refuse_idle([key for key, field in type(self).model_fields.items() if settings[key] != field.default], settings)
+        if self.stride != type(self).model_fields["stride"].default and self.task != "answer" and self.windows is None:
+            raise ValueError("stride is of use only with windows, or for task = 'answer'; leave it out")
+        if self.head_activation is not None and self.head_layers == 0:
+            raise ValueError("head_activation follows hidden layers, and head_layers = 0; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "FinetuneConfig":
         if self.windows is not None and self.pair_column is not None:
             raise ValueError("windows are for single texts; leave windows or pair_column out")
         if self.calibrate and self.refit:
             raise ValueError("takes refit or calibrate: after refit no rows are left to fit a temperature on")
-        if self.calibrate and self.task not in _TASKS_WITH_PROBABILITIES:
-            told = ", ".join(_TASKS_WITH_PROBABILITIES)
-            raise ValueError(f"task = {self.task!r} takes no calibrate; that is of {told}")
         if self.test and self.test_share:
             raise ValueError("has test files and test_share, by which one would be split off; leave one of them out")
-        return self
-
-    @model_validator(mode="after")
-    def _adds_rows_and_goes_on(self) -> "FinetuneConfig":
-        if self.augment is not None and self.task not in _TASKS_OF_COPIES:
-            allowed = ", ".join(_TASKS_OF_COPIES)
-            raise ValueError(f"task = {self.task!r} takes no [finetune.augment]; that is of {allowed}")
-        if self.learn_on is not None and self.task not in TASKS_THAT_LEARN_ON:
-            allowed = ", ".join(TASKS_THAT_LEARN_ON)
-            raise ValueError(f"task = {self.task!r} takes no [finetune.learn_on]; that is of {allowed}")
         if self.learn_on is not None and self.refit:
             raise ValueError("refit goes with no [finetune.learn_on]; leave one of them out")
         if self.learn_on is not None and "random-weights" in self.baselines:
@@ -188,14 +169,9 @@ class FinetuneConfig(LoopConfig, TableConfig):
     def _embeds(self) -> "FinetuneConfig":
         if self.score_range[0] >= self.score_range[1]:
             raise ValueError(f"score_range = {list(self.score_range)}: the first is to be less than the second")
-        if self.task != "embed":
-            return self
-        for key in ("r_drop", "adversarial"):
-            if getattr(self, key):
-                raise ValueError(f"task = 'embed' takes no {key}, which is for outputs that are answers")
-        if self.pooling == "first-last":
+        if self.task == "embed" and self.pooling == "first-last":
             raise ValueError("task = 'embed' takes pooling = 'mean', 'cls' or 'max'")
-        if self.loss == "in-batch" and self.compile == "on":
+        if self.task == "embed" and self.loss == "in-batch" and self.compile == "on":
             raise ValueError("compile = 'on' is not for loss = 'in-batch', whose rows are each other's negatives")
         return self
 

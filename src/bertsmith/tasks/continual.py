@@ -17,7 +17,7 @@ from typing import Any, Self
 from torch import nn
 
 from bertsmith.config import FinetuneConfig, LearnOnConfig
-from bertsmith.config.finetune import TASKS_THAT_LEARN_ON
+from bertsmith.config.task_keys import TASKS_THAT_LEARN_ON
 from bertsmith.errors import UsageError
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.weights import read_card
