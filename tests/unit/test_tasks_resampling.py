@@ -40,6 +40,16 @@ def test_a_better_model_is_found_and_the_sides_are_mirrored() -> None:
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low), abs=0.01)
 
 
+@pytest.mark.parametrize("rows", [7, 8, 40])
+def test_rows_that_are_all_of_one_kind_are_exchanged_one_by_one(rows: int) -> None:
+    """One model is right everywhere, the other nowhere: only exchanging all rows or none leaves as much between them,
+    which happens with probability 2 / 2^rows.
+    """
+    found = compared(np.ones(rows), np.zeros(rows), resamples=2000)
+    assert found.difference == 1
+    assert found.randomization_p == pytest.approx(1 / 2001 + 2.0 ** (1 - rows), abs=0.01)
+
+
 def test_both_p_values_are_near_the_paired_t_test_s() -> None:
     """Of the mean of many numbers the three tests ask the same."""
     draw = np.random.default_rng(2)

@@ -175,13 +175,14 @@ def _exchange(pooled: Sequence[Statistic], *, seed: int, resamples: int) -> Floa
     """(resamples,) differences after the answers to each row changed places or not, those of all pairs together."""
     halves = [np.split(pool.kind_of_row, 2) for pool in pooled]
     joint, times = _joint([half for pair in halves for half in pair])
-    if 8 * len(times) > len(halves[0][0]):  # then a bit for each row is less work
+    by_row = 8 * len(times) > len(halves[0][0])  # then a bit for each row is less work
+    if by_row:
         joint, times = np.stack([half for pair in halves for half in pair], axis=1), np.ones(1, dtype=np.int64)
     generator = np.random.Generator(np.random.PCG64(derive_seed("randomization", seed)))
     found = []
     for size in _rounds(2 * len(joint), resamples):
         shape = (size, len(joint))
-        there = generator.binomial(times, 0.5, size=shape) if len(times) > 1 else generator.integers(0, 2, size=shape)
+        there = generator.integers(0, 2, size=shape) if by_row else generator.binomial(times, 0.5, size=shape)
         differences = []
         for number, pool in enumerate(pooled):
             whole = np.bincount(pool.kind_of_row)
