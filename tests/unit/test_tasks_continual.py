@@ -28,6 +28,7 @@ from bertsmith.tasks.search import search
 from bertsmith.tasks.splits import read_splits
 from bertsmith.tasks.starting_model import widen
 from bertsmith.tasks.training_loss import TrainingLoss
+from bertsmith.training.plan import Due
 from bertsmith.training.track import read_metrics
 from finetune_case import (
     CPU,
@@ -240,7 +241,35 @@ def test_ewc_of_frozen_weights_is_refused(old: Path) -> None:
         Memory(task, model, seed=1, batch_size=4)
 
 
+@pytest.mark.parametrize("holding", [{"distill": 1.0}, {"replay": 5}])
+def test_what_would_hold_on_to_nothing_beside_a_frozen_encoder_is_refused(old: Path, holding: dict[str, Any]) -> None:
+    """The old head is not trained, and reads an encoder that stays as it was."""
+    task = load(old, "tag", **holding)
+    model = TASKS["tag"].head.from_pretrained(old / "tag" / "model")
+    model.get_submodule("bert").requires_grad_(False)
+    with pytest.raises(UsageError, match=rf"learn_on\.{next(iter(holding))}: the encoder is frozen"):
+        Memory(task, model, seed=1, batch_size=4)
+
+
 # ---- distillation ----
+
+
+@pytest.mark.parametrize(("task", "of", "each"), [("classify", "tag", "tokens"), ("tag", "classify", "texts")])
+def test_examples_that_are_left_out_leave_the_mean_over_the_others(old: Path, task: str, of: str, each: str) -> None:
+    """Places of another head are no targets of the new one: a batch without some examples is counted anew."""
+    kept = load(old, task, of=of, distill=1.0)
+    model = TASKS[task].head.from_pretrained(old / task / "model")
+    memory = Memory(kept, model, seed=1, batch_size=4)
+    rows = TASKS[task].read(OLD[task][:4], Columns(), require_labels=True)
+    features = TASKS[task].encode(rows, kept.predictor.tokenizer, labels=model.config.labels, max_length=32)
+    whole = assemble(features, np.arange(4), objective=task, pad_id=0, also=("distill",))
+    (batch,) = memory.batches(Due(0, 0.0, 4, 4, 0, 0), [whole], first_free_id=99)
+    some, alone = batch.take([1, 3]), [batch.take([number]) for number in range(4)]
+    lengths = features.tokens.lengths
+    expected = {"tokens": int(lengths[[1, 3]].sum()), "texts": 2}[each]
+    assert some.counts == {task: whole.take([1, 3]).counts[task], "distill": expected}
+    assert batch.counts["distill"] == sum(one.counts["distill"] for one in alone)
+    assert some.take([1]).counts == alone[3].counts
 
 
 def test_distillation_is_the_divergence_from_the_old_model(old: Path) -> None:

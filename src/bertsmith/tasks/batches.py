@@ -7,7 +7,7 @@ Shapes: batch = sequences in a batch, seq = its longest one, items = outputs rea
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class TaskBatch:
     def example_kind(self) -> str:
         return "row"
 
-    def take(self, examples: Sequence[int]) -> "TaskBatch":
+    def take(self, examples: Sequence[int]) -> Self:
         """These of its examples alone, padded as before; `truncation_share` stays that of all."""
         chosen, seq = torch.as_tensor(examples, dtype=torch.int64), self.input_ids.shape[1]
         owner = torch.arange(len(self.input_ids)) if self.sequence_examples is None else self.sequence_examples
@@ -76,7 +76,7 @@ class TaskBatch:
             sequence_examples=None if self.sequence_examples is None else new_example[owner[sequences]],
         )
 
-    def to(self, device: torch.device) -> "TaskBatch":
+    def to(self, device: torch.device) -> Self:
         if device.type == "cpu":
             return self
         moved: dict[str, Any] = {

@@ -36,6 +36,10 @@ class Memory:
         self.old = old
         self._teacher = old.predictor.model.eval().requires_grad_(False)
         self._head = _in_training(old.head_on(model)) if old.is_separate else None
+        if self._head is not None and not any(weight.requires_grad for weight in self._head.parameters()):
+            for key in ("replay", "distill"):
+                if getattr(old.config, key):
+                    raise UsageError(f"learn_on.{key}: the encoder is frozen, so nothing is forgotten; leave it out")
         self._replay: TrainingBatches | None = None
         if old.is_separate and old.replayed:
             self._replay = TrainingBatches(
@@ -99,9 +103,7 @@ class Memory:
         """With the number of places at which another head is compared with itself."""
         if self._head is None or not self.old.config.distill:
             return batch
-        texts = len(batch.input_ids) if batch.sequence_examples is None else len(batch.example_ids)
-        places = len(_real_tokens(batch)) if self.old.task.name == "tag" else texts
-        return replace(batch, counts=batch.counts | {DISTILL: places})
+        return _Distilled(**vars(batch), at_tokens=self.old.task.name == "tag").counted()
 
     def _as_old(self, batch: TaskBatch) -> TaskBatch:
         """New rows as the old task reads them: at [CLS], or, for a tagger, at every token."""
@@ -133,6 +135,22 @@ class Memory:
         if not shared:
             raise UsageError("learn_on.ewc: all weights that the old task hangs on are frozen; leave ewc or freeze out")
         return shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Distilled(TaskBatch):
+    """New rows at which another head is compared with itself: at each text, or at each token."""
+
+    at_tokens: bool
+
+    def take(self, examples: Sequence[int]) -> Self:
+        return super().take(examples).counted()
+
+    def counted(self) -> Self:
+        """With the number of these places, which are no targets."""
+        texts = len(self.input_ids) if self.sequence_examples is None else len(self.example_ids)
+        places = len(_real_tokens(self)) if self.at_tokens else texts
+        return replace(self, counts=self.counts | {DISTILL: places})
 
 
 @dataclass(frozen=True)
