@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from bertsmith.cli import app
 from bertsmith.errors import DataError, UsageError
 from bertsmith.tasks import folds as room
+from bertsmith.tasks.evaluate import evaluate
 from bertsmith.tasks.folds import CrossValidation, cross_validate
 from bertsmith.tasks.predict import Predictor
 from finetune_case import CPU, pair_rows, question_rows, quiet, recipe, spoken, text_rows, write_tiny_model, write_tsv
@@ -155,3 +156,26 @@ def test_pairs_without_numbers_are_scored_by_what_they_have(base: Path, tmp_path
     found = cross_validate(settings, tmp_path, folds=2, model=base, train=rows, console=quiet(), runtime=CPU)
     assert found.metric in {score.metric for score in found.scores}
     assert all(found.metric in fold.scores for fold in found.folds)
+    assert all((score.pooled, score.low, score.high) == (None, None, None) for score in found.scores), (
+        "vectors of several models, which cannot be ranked together"
+    )
+
+
+def test_hidden_words_are_told_by_the_rows_own_and_not_by_masks_that_no_row_has(base: Path, tmp_path: Path) -> None:
+    rows = [text for text, _ in text_rows(30)]
+    settings = recipe(task="masked-word", epochs=1)
+    found = cross_validate(settings, tmp_path, folds=2, model=base, train=rows, console=quiet(), runtime=CPU)
+    assert found.metric == "loss"
+    for fold in found.folds:
+        own = [row["text"] for row in predictions(tmp_path) if row["fold"] == fold.number]
+        again = evaluate(tmp_path / f"fold-{fold.number}", own, runtime=CPU)
+        assert fold.scores == pytest.approx(again.scores, rel=1e-5)
+        assert fold.scores["loss"] > 0
+    assert all(row["blanks"] for row in predictions(tmp_path))
+
+
+def test_columns_to_slice_by_are_left_alone(base: Path, tmp_path: Path) -> None:
+    """Those of the test tables, which are left alone too."""
+    run(base, tmp_path, folds=2, epochs=1, slice_columns=["topic"])
+    slices = json.loads((tmp_path / "fold-1/scores.json").read_text())["slices"]
+    assert {line["slice"] for line in slices} == {"tokens", "label"}

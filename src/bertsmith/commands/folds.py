@@ -27,8 +27,8 @@ def cross_validate(recipe: Recipe, folds: int, *, runs: Path, as_json: bool) -> 
     for fold in found.folds:
         typer.echo(f"fold {fold.number}   {found.metric} {fold.scores[found.metric]:.4f}  {fold.rows:,} rows")
     for score in found.scores:
-        typer.echo(
-            f"{score.metric:<18} {score.mean:.4f} ± {score.deviation:.4f} over the folds; "
-            f"pooled {score.pooled:.4f}  ({score.low:.4f} to {score.high:.4f})"
-        )
+        told = f"{score.metric:<18} {score.mean:.4f} ± {score.deviation:.4f} over the folds"
+        if score.pooled is not None:
+            told += f"; pooled {score.pooled:.4f}  ({score.low:.4f} to {score.high:.4f})"
+        typer.echo(told)
     typer.echo(f"answers: {found.folder / 'predictions.jsonl'}")

@@ -7,7 +7,7 @@ hangs on the rows; the pooled one is over all answers together, and so has as ma
 FOLDER/
     fold-1/ fold-2/ ...     runs, each with its model; one that is done is not run again
     predictions.jsonl       the answer to every row, in their order, with its fold
-    folds.json              scores of each fold, their mean and deviation, and the pooled ones
+    folds.json              scores of each fold, their mean and deviation, and the pooled ones, where there are any
 """
 
 import shutil
@@ -24,10 +24,10 @@ from bertsmith.config import FinetuneConfig, Recipe
 from bertsmith.errors import UsageError
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Task
-from bertsmith.tasks.evaluate import ScoreRow, score_table
+from bertsmith.tasks.evaluate import Scored, ScoreRow, score_outputs, score_table
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.partition import folds_of
-from bertsmith.tasks.predict import TASKS, Predictor, write_predictions
+from bertsmith.tasks.predict import TASKS, Predictor, compute_outputs, write_predictions
 from bertsmith.tasks.splits import AllRows, read_all
 
 _ONLY_TO_GO_ON = ("checkpoints", "last")
@@ -52,10 +52,10 @@ class FoldScore:
     mean: float
     deviation: float
     """Of the folds' scores (n - 1)."""
-    pooled: float
-    """Of all answers together."""
-    low: float
-    high: float
+    pooled: float | None
+    """Of all answers together; None where answers of several models cannot be scored together (ranks of vectors)."""
+    low: float | None
+    high: float | None
     """Bounds of the pooled score's 95 % bootstrap interval."""
 
 
@@ -83,8 +83,8 @@ def cross_validate(
     """Fine-tune `folds` models, each without the rows of a fold, and score their answers to these rows.
 
     Folds are stratified, and groups (`group_column`; of questions, their article or text) never parted. They follow
-    from the seed and the rows. Each fold's run has the recipe's seed. Test files and baselines are left alone. A call
-    that was stopped goes on with the fold, and the checkpoint, at which it was.
+    from the seed and the rows. Each fold's run has the recipe's seed. Test files, `slice_columns` and baselines are
+    left alone. A call that was stopped goes on with the fold, and the checkpoint, at which it was.
 
     Args:
         model, train: go before the recipe's, as in `finetune`.
@@ -110,17 +110,18 @@ def cross_validate(
         told = f"{len(splits.train):,} rows to train on, {len(splits.validation):,} to choose by"
         _say(console, f"fold {number + 1}/{folds}  {told}, {len(splits.test['test']):,} to answer")
         finetune(bare, run_dir, model=model, splits=splits, console=console, runtime=runtime)
-        predictor = Predictor.load(run_dir, runtime=runtime)
         numbers = [index for index, place in enumerate(places.tolist()) if place == number]
-        for index, (_, answer) in zip(numbers, predictor.stream(splits.test["test"]), strict=True):
+        scored = _answered(Predictor.load(run_dir, runtime=runtime), splits.test["test"])
+        for index, answer in zip(numbers, scored.answers, strict=True):
             answers[index] = answer
-        scores = task.score(splits.test["test"], [answers[index] for index in numbers], all_rows.labels)
-        found.append(Fold(number + 1, len(numbers), scores))
+        found.append(Fold(number + 1, len(numbers), dict(scored.scores)))
         for name in _ONLY_TO_GO_ON:
             shutil.rmtree(run_dir / name, ignore_errors=True)
-    pooled = score_table(
-        task, all_rows.rows, answers, all_rows.labels, name=recipe.name, split="all", seconds=0.0, seed=seed
-    )
+    pooled: Sequence[ScoreRow] = ()
+    if task.scores_parts(all_rows.rows):
+        pooled = score_table(
+            task, all_rows.rows, answers, all_rows.labels, name=recipe.name, split="all", seconds=0.0, seed=seed
+        )
     result = CrossValidation(folder, config.metric or _metric(task, all_rows), tuple(found), _summary(found, pooled))
     records = enumerate(zip(all_rows.rows, answers, places.tolist(), strict=True))
     write_predictions(
@@ -137,16 +138,26 @@ def _metric(task: Task[Any, Any], all_rows: AllRows) -> str:
     return task.default_metric if task.default_metric in has else has[0]
 
 
+def _answered(predictor: Predictor, rows: Sequence[Any]) -> Scored:
+    """Answers to labelled rows, whose hidden words are hidden by the task itself, and their scores."""
+    features = predictor.encode(rows, labelled=True)
+    pad_id, runtime = predictor.tokenizer.pad_id, predictor.runtime
+    outputs = compute_outputs(predictor.model, features, predictor.task, pad_id=pad_id, runtime=runtime)
+    return score_outputs(predictor.task, rows, features, outputs / predictor.temperature, predictor.labels)
+
+
 def _summary(folds: Sequence[Fold], pooled: Sequence[ScoreRow]) -> tuple[FoldScore, ...]:
-    lines = []
-    for row in pooled:
-        own = [fold.scores[row.metric] for fold in folds]
-        lines.append(FoldScore(row.metric, statistics.fmean(own), statistics.stdev(own), row.score, row.low, row.high))
+    lines, of_all = [], {row.metric: row for row in pooled}
+    for metric in folds[0].scores:
+        own = [fold.scores[metric] for fold in folds]
+        row = of_all.get(metric)
+        together = (None, None, None) if row is None else (row.score, row.low, row.high)
+        lines.append(FoldScore(metric, statistics.fmean(own), statistics.stdev(own), *together))
     return tuple(lines)
 
 
 def _without_tests(recipe: Recipe, config: FinetuneConfig) -> Recipe:
-    update = {"test": {}, "test_share": 0.0, "baselines": ()}
+    update = {"test": {}, "test_share": 0.0, "slice_columns": (), "baselines": ()}
     return recipe.model_copy(update={"finetune": config.model_copy(update=update)})
 
 
