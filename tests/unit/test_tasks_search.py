@@ -6,12 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bertsmith.errors import ArtifactError, RecipeError, UsageError
 from bertsmith.tasks import finetune as finetune_room
 from bertsmith.tasks import search as room
 from bertsmith.tasks.search import PAPER_GRID, grid_of, search
+from bertsmith.tasks.trials import made_from
 from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
+
+
+class First(torch.nn.Module):
+    """A head."""
+
+
+class Second(torch.nn.Module):
+    """Another."""
+
 
 GRID = {"learning_rate": (1e-6, 1e-2), "epochs": (1, 8)}
 
@@ -87,6 +98,28 @@ def test_other_rows_begin_anew_and_a_broken_log_is_said(base: Path, tmp_path: Pa
     (tmp_path / "search.jsonl").write_text("{}\n{}\n")
     with pytest.raises(ArtifactError, match=r"search\.jsonl cannot be read .*; remove it to begin the search anew"):
         run(base, tmp_path, **small)
+
+
+def test_columns_of_test_tables_are_those_of_the_end(base: Path, tmp_path: Path) -> None:
+    """Neither training nor validation rows need them, and other ones begin no search anew."""
+    small: dict[str, Any] = {"grid": {"epochs": (1,)}, "seeds": 1, "model": base, "train": text_rows(60, seed=1)}
+    test = {"new": [{"text": text, "label": label, "topic": "a"} for text, label in text_rows(8, seed=2)]}
+    given = recipe(slice_columns=["topic"], calibrate=True)
+    search(given, tmp_path, console=quiet(), runtime=CPU, test=test, **small)
+    kept = json.loads((tmp_path / "finetune/scores.json").read_text())
+    assert "topic" in {line["slice"] for line in kept["slices"]}
+    assert kept["calibration"]["kept"]
+    log = (tmp_path / "search.jsonl").read_text()
+    search(recipe(), tmp_path, console=quiet(), runtime=CPU, test=test, **small)
+    assert (tmp_path / "search.jsonl").read_text() == log
+
+
+def test_another_head_or_model_that_proposes_words_begins_anew(base: Path, tmp_path: Path) -> None:
+    config = recipe(augment={"methods": ["replace"], "model": str(base)})
+    tables = {"model": base, "train": text_rows(20, seed=1)}
+    found = [made_from(config, (), tables | more) for more in ({}, {"head": First}, {"head": Second})]
+    assert found[0]["augment_model"]
+    assert len({json.dumps(one["head"]) for one in found}) == 3
 
 
 def test_what_cannot_be_searched_is_said_before_anything_runs(base: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def read_inputs(
     made_from = {
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
         "old_rows": None if old is None else old.digest(),
-        "augment_model": _augment_model(config, allow_pickle=recipe.runtime.allow_pickle),
+        "augment_model": augment_model_digest(config, allow_pickle=recipe.runtime.allow_pickle),
         "seed": seed,
         "rows": splits.training_digest(),
         "model": model_digest(directory),
@@ -180,7 +180,7 @@ def _check_metric(config: FinetuneConfig, task: Task[Any, Any], known: Sequence[
         raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} here has: {', '.join(known)}")
 
 
-def _augment_model(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, str] | None:
+def augment_model_digest(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, str] | None:
     """Hashes of the model that proposes words."""
     if config.augment is None or config.augment.model is None:
         return None

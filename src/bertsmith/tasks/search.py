@@ -55,7 +55,7 @@ def search(
     Args:
         grid: default: that of the BERT paper (`PAPER_GRID`); empty: the recipe as it is, with each seed.
         seeds: the recipe's own, and the numbers after it.
-        tables: `model`, `train`, `validation`, `test` in memory, as `finetune` takes them.
+        tables: `model`, `train`, `validation`, `test` in memory, and `head`, as `finetune` takes them.
 
     Writes search.jsonl, and the final model into `folder`/finetune. Raises what `finetune` raises.
     """

@@ -19,12 +19,14 @@ from bertsmith.model.weights import resolve_model_dir
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.evaluations import read_evaluations
 from bertsmith.tasks.finetune import finetune
+from bertsmith.tasks.inputs import augment_model_digest
 from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.splits import read_splits
+from bertsmith.tasks.starting_model import head_digest
 from bertsmith.training.plan import Evaluation
 from bertsmith.training.run_dir import model_digest
 
-_OF_THE_END = {"test", "baselines", "literature", "refit"}
+_OF_THE_END = {"test", "baselines", "literature", "refit", "slice_columns", "calibrate"}
 """Keys that bear on the chosen settings' own run alone."""
 
 
@@ -81,7 +83,8 @@ def run_trial(
     """One trial; its folder, some hundred megabytes, is removed when its score is known. A stopped one goes on."""
     config = recipe.finetune
     assert config is not None
-    to_its_best = config.model_copy(update={"test": {}, "baselines": (), "refit": False})
+    bare = {"test": {}, "baselines": (), "refit": False, "slice_columns": (), "calibrate": False}
+    to_its_best = config.model_copy(update=bare)
     untested = recipe.model_copy(update={"finetune": to_its_best})
     started = time.monotonic()
     quiet = Console(file=io.StringIO())
@@ -124,7 +127,9 @@ def standings_of(trials: Sequence[Trial], sign: int) -> tuple[Standing, ...]:
 
 
 def made_from(recipe: Recipe, keys: Collection[str], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """All that scores depend on besides the trial: keys but these, the rows as they are now, and the model's files."""
+    """All that scores depend on besides the trial: keys but these, the rows as they are now, the files of models, and
+    a head of one's own.
+    """
     config = recipe.finetune
     assert config is not None
     chosen = tables.get("model") or config.model
@@ -137,7 +142,14 @@ def made_from(recipe: Recipe, keys: Collection[str], tables: Mapping[str, Any]) 
     share = 0.0 if tables.get("test") else config.test_share
     splits = read_splits(config, task, seed=recipe.seed, test_share=share, train=train, validation=validation)
     fixed = config.model_dump(mode="json", exclude={*keys, *_OF_THE_END, "seed", "model", "train"})
-    return {"config": fixed, "rows": splits.training_digest(), "model": model_digest(resolve_model_dir(chosen))}
+    head = tables.get("head")
+    return {
+        "config": fixed,
+        "rows": splits.training_digest(),
+        "model": model_digest(resolve_model_dir(chosen)),
+        "augment_model": augment_model_digest(config, allow_pickle=recipe.runtime.allow_pickle),
+        "head": None if head is None else head_digest(head),
+    }
 
 
 class Log:
