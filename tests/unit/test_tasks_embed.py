@@ -73,6 +73,7 @@ def test_wrong_rows_are_named(rows: object, columns: dict[str, str], message: st
         ({}, PAIRS, ["one", "two"], r"a text without a partner cannot be scored"),
         ({}, [("a", "b")] * 3, None, r"3 rows that say the same"),
         ({"metric": "spearman"}, PAIRS, None, r"task 'embed' here has: recall@1, recall@10, mrr"),
+        ({"slice_columns": [0]}, PAIRS, None, r"slice_columns: scores of task 'embed' without numbers are of all rows"),
         ({"metric": "accuracy"}, PAIRS, None, r"finetune.metric = 'accuracy'"),
         ({"labels": ["a", "b"]}, PAIRS, None, r"labels is for classes"),
         ({"class_weights": "balanced"}, PAIRS, None, r"takes no class_weights"),

@@ -358,3 +358,18 @@ def test_rows_that_are_in_training_and_test_are_counted(base: Path, tmp_path: Pa
     )
     said = spoken(console)
     assert "7 of the held_out rows are training rows too: their scores say little" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"baselines": ["dictionary"]}, "baselines has 'dictionary'; task 'classify' has: majority, linear, random-we"),
+        ({"head_activation": "tanh"}, "head_activation follows hidden layers, and the model has none; set head_layers"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(
+    base: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / "run", base, settings=settings)
+    assert not (tmp_path / "run").exists()

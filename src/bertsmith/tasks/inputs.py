@@ -14,6 +14,7 @@ from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Columns, Task
+from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.continual import OldTask
 from bertsmith.tasks.features import Features
 from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer
@@ -126,10 +127,13 @@ def read_inputs(
     if head is not None:
         task = with_own_head(task, head, config)
     _check_metric(config, task, task.metrics)
+    _check_baselines(config)
     directory = resolve_model_dir(chosen, allow_pickle=recipe.runtime.allow_pickle)
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(tokenizer, read_config(directory), directory)
     check_max_length(config.max_length, read_config(directory), directory)
+    if config.head_activation is not None and not (config.head_layers or read_config(directory).head_layers):
+        raise UsageError("finetune.head_activation follows hidden layers, and the model has none; set head_layers too")
     old = None
     if config.learn_on is not None:
         if head is not None or splits is not None:
@@ -168,7 +172,7 @@ def read_inputs(
         "model": model_digest(directory),
         "random_weights": {"position_init": position_init} if random_weights else None,
     } | ({} if head is None else {"head": head_digest(head)})
-    sliced = _sliced(config, splits, train=train, validation=validation, test=test)
+    sliced = _sliced(config, task, splits, train=train, validation=validation, test=test)
     start = StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle)
     if old is not None:
         start = replace(start, known=old.known_labels, fresh_head=old.is_separate)
@@ -180,6 +184,12 @@ def _check_metric(config: FinetuneConfig, task: Task[Any, Any], known: Sequence[
         raise UsageError(f"finetune.metric = {config.metric!r}; task {task.name!r} here has: {', '.join(known)}")
 
 
+def _check_baselines(config: FinetuneConfig) -> None:
+    known = (*BASELINES[config.task], "random-weights")
+    if unknown := [name for name in config.baselines if name not in known]:
+        raise UsageError(f"finetune.baselines has {unknown[0]!r}; task {config.task!r} has: {', '.join(known)}")
+
+
 def augment_model_digest(config: FinetuneConfig, *, allow_pickle: bool) -> dict[str, str] | None:
     """Hashes of the model that proposes words."""
     if config.augment is None or config.augment.model is None:
@@ -188,11 +198,19 @@ def augment_model_digest(config: FinetuneConfig, *, allow_pickle: bool) -> dict[
 
 
 def _sliced(
-    config: FinetuneConfig, splits: Splits, *, train: object, validation: object, test: Mapping[str, object] | None
+    config: FinetuneConfig,
+    task: Task[Any, Any],
+    splits: Splits,
+    *,
+    train: object,
+    validation: object,
+    test: Mapping[str, object] | None,
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """Split -> column -> value of each row. Rows that were held out are looked for in the table that they are of."""
     if not config.slice_columns:
         return {}
+    if not all(task.scores_parts(rows) for rows in splits.scored().values()):
+        raise UsageError(f"slice_columns: scores of task {task.name!r} without numbers are of all rows; leave it out")
     learned = config.train if train is None else train
     held_out = config.validation if validation is None else validation
     others = {} if held_out is None else {"validation": held_out}

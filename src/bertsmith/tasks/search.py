@@ -80,7 +80,7 @@ def search(
             log.add(trial)
         trials.append(trial)
         best = max(sign * one.score for one in trials) * sign
-        told = f"{in_words(settings)}  seed {seed}  {metric} {trial.score:.4f}  best {best:.4f}"
+        told = f"{in_words(settings)}  seed {seed}  {trial.score:.4f}  best {best:.4f}"
         console.print(f"trial {number}/{len(plans)}  {told}", markup=False, highlight=False)
     return conclude(recipe, folder, trials, console=console, runtime=runtime, tables=tables)
 
