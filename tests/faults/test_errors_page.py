@@ -174,6 +174,7 @@ SECTIONS: dict[str, list[Case]] = {
         finetune("a layer to freeze that is not there", 'freeze=["encoder.layer.0-5"]', code=2),
         finetune("a metric of another task", "metric=f1", code=2),
         finetune("a key of another task", "task=regress", "label_smoothing=0.1", code=2),
+        finetune("a key without the one beside which it counts", "max_windows=3", code=2),
         finetune("windows for words", "task=tag", "windows=mean", code=2),
         finetune("test files, and a share for a test", "test.new=tickets.csv", "test_share=0.1", code=2),
         finetune("more tokens than the model has positions", "max_length=64", code=2),

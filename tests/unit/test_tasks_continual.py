@@ -459,6 +459,12 @@ def test_wrong_old_rows_and_models_are_told(old: Path, base: Path, tmp_path: Pat
         learn(old, tmp_path / "run", rows=pair_rows(20), pair_column="pair")
     with pytest.raises(UsageError, match="the old model's come first: bad, good"):
         learn(old, tmp_path / "run", labels=["tom", "bad", "good"])
+    for key, value in (("pooling", "mean"), ("head_layers", 1)):
+        with pytest.raises(UsageError, match=rf"{key} = {value!r}, but the old head has .*learn_on\.new_head = true"):
+            learn(old, tmp_path / "run", **{key: value})
+    given = recipe(learn_on=files(old))
+    with pytest.raises(UsageError, match="random weights know nothing"):
+        finetune(given, tmp_path / "run", model=old / "classify", random_weights=True, train=NEW_LABEL, console=quiet())
     assert not (tmp_path / "run").exists()
 
 

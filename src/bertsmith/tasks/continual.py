@@ -210,6 +210,14 @@ def _check_same_head(predictor: Predictor, config: FinetuneConfig) -> None:
             f"labels = {list(config.labels)}, but the old model's come first: {', '.join(predictor.labels)}; "
             "leave labels out, or set learn_on.new_head = true"
         )
+    head = predictor.model.config
+    asked = {"pooling": head.head_pooling, "head_layers": head.head_layers, "head_activation": head.head_act}
+    for key, has in asked.items():
+        if getattr(config, key) not in (None, has):
+            raise UsageError(
+                f"{key} = {getattr(config, key)!r}, but the old head has {has!r}, and another one would know nothing; "
+                f"leave {key} out, or set learn_on.new_head = true"
+            )
     is_pairs = config.pair_column is not None
     if predictor.reads_pairs is not None and predictor.reads_pairs != is_pairs:
         was, now = ("pairs of texts", "single texts") if predictor.reads_pairs else ("single texts", "pairs of texts")

@@ -138,6 +138,8 @@ def read_inputs(
     if config.learn_on is not None:
         if head is not None or splits is not None:
             raise UsageError("[finetune.learn_on] goes with no head of one's own and with no folds; leave it out")
+        if random_weights:
+            raise UsageError("random weights know nothing that [finetune.learn_on] could keep; leave one of them out")
         old = OldTask.load(directory, config, config.learn_on, seed=seed, runtime=runtime)
     columns = None
     if train is None and config.code_words is not None:

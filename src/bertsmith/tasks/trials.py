@@ -83,7 +83,8 @@ def run_trial(
     """One trial; its folder, some hundred megabytes, is removed when its score is known. A stopped one goes on."""
     config = recipe.finetune
     assert config is not None
-    bare = {"test": {}, "baselines": (), "refit": False, "slice_columns": (), "calibrate": False}
+    share = 0.0 if tables.get("test") else config.test_share  # as in the run of the settings that are chosen
+    bare = {"test": {}, "test_share": share, "baselines": (), "refit": False, "slice_columns": (), "calibrate": False}
     to_its_best = config.model_copy(update=bare)
     untested = recipe.model_copy(update={"finetune": to_its_best})
     started = time.monotonic()
