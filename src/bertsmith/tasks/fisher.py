@@ -7,7 +7,8 @@ empirical   y_n is the row's label
 
 -log p(y | x) is the task's loss summed over the row's targets (its words, for a tagger), of the model without dropout.
 Several labels of a text, and start and end of an answer, have their mean for a loss, so F is smaller by their number
-squared, which `learn_on.ewc` has to make good. A number's is that of a normal distribution of variance 1/2 around the output, for which it is (output - y)^2.
+squared, which `learn_on.ewc` has to make good. A number's is that of a normal distribution of variance 1/2 around the
+output, for which it is (output - y)^2.
 """
 
 from typing import Any, Literal
