@@ -184,6 +184,15 @@ def test_grid_and_space_are_two_ways(tmp_path: Path) -> None:
     assert "give the one or the other" in str(done.exception)
 
 
+@pytest.mark.parametrize("options", [["--trials", "2"], ["--grid", "epochs=[1]"]])
+def test_the_recipe_says_what_is_computed_on(tmp_path: Path, options: list[str]) -> None:
+    text = 'name = "tiny"\n[runtime]\ndevice = "abacus"\n[finetune]\nmodel = "none"\ntrain = "none.tsv"\n'
+    (tmp_path / "tiny.toml").write_text(text)
+    done = CliRunner().invoke(app, ["search", str(tmp_path / "tiny.toml"), *options, "--runs", str(tmp_path / "runs")])
+    assert "device 'abacus' is unknown" in str(done.exception)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -52,6 +52,7 @@ def search(
 
     Example: bertsmith search recipes/cola.toml --space "learning_rate=log(1e-5, 2e-4)" --trials 20
     """
+    from bertsmith.runtime import detect
     from bertsmith.tasks.guided_search import guided_search
     from bertsmith.tasks.search import grid_of
     from bertsmith.tasks.search import search as run_search
@@ -66,12 +67,16 @@ def search(
     if no_grid and (grid or space or trials):
         raise UsageError("--no-grid is for seeds alone; leave it out, or --grid, --space and --trials")
     folder, console = runs / f"{chosen.name}-search", console_for(as_json)
+    settings = chosen.runtime
+    runtime = detect(dtype=settings.dtype, threads=settings.threads, device=settings.device)
     if space or trials:
         wanted = space_of(space) if space else None
-        found = guided_search(chosen, folder, space=wanted, trials=trials or 30, prunes=prune, console=console)
+        found = guided_search(
+            chosen, folder, space=wanted, trials=trials or 30, prunes=prune, console=console, runtime=runtime
+        )
     else:
-        tried = {} if no_grid else grid_of(grid) if grid else None
-        found = run_search(chosen, folder, grid=tried, seeds=seeds, console=console)
+        values = {} if no_grid else grid_of(grid) if grid else None
+        found = run_search(chosen, folder, grid=values, seeds=seeds, console=console, runtime=runtime)
     if as_json:
         print_json(
             {
@@ -82,8 +87,8 @@ def search(
         )
         return
     for one in found.standings:
-        settings = "  ".join(f"{key} = {value}" for key, value in one.settings.items()) or "as it is"
-        typer.echo(f"{one.mean:.4f} ± {one.deviation:.4f} (best {one.best:.4f}, {one.seeds} seeds)  {settings}")
+        tried = "  ".join(f"{key} = {value}" for key, value in one.settings.items()) or "as it is"
+        typer.echo(f"{one.mean:.4f} ± {one.deviation:.4f} (best {one.best:.4f}, {one.seeds} seeds)  {tried}")
     for split, scores in found.final.scores.items():
         typer.echo(f"{split}: {found.metric} {scores[found.metric]:.4f}, by the first of these")
     typer.echo(f"model: {found.final.run_dir}")
