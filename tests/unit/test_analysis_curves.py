@@ -69,7 +69,17 @@ def test_ticks_are_round() -> None:
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(0, "0"), (0.05, "0.05"), (1500, "1.5k"), (20e6, "20M"), (2e-4, "2e-4"), (3.5e9, "3.5G"), (-0.5, "-0.5")],
+    [
+        (0, "0"),
+        (0.05, "0.05"),
+        (1500, "1.5k"),
+        (20e6, "20M"),
+        (2e-4, "2e-4"),
+        (1.5e-5, "1.5e-5"),
+        (-1.25e-6, "-1.25e-6"),
+        (3.5e9, "3.5G"),
+        (-0.5, "-0.5"),
+    ],
 )
 def test_tick_labels(value: float, label: str) -> None:
     assert short(value) == label

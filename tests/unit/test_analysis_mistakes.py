@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import multilabel_confusion_matrix
 
-from bertsmith.analysis.mistakes import blocks, confusion, label_scores, surest_mistakes
+from bertsmith.analysis.mistakes import blocks, confusion, have_mistakes, label_scores, surest_mistakes
 from bertsmith.tasks.answer import Span
 from bertsmith.tasks.choose import Choice
 from bertsmith.tasks.classify import Classification
+from bertsmith.tasks.embed import Embedding
 from bertsmith.tasks.multilabel import Labelling
 from bertsmith.tasks.predict import TASKS
 from bertsmith.tasks.predictions import Predictions
 from bertsmith.tasks.regress import Rating
-from bertsmith.tasks.rows import ChoiceRow, QuestionRow, TaggedRow, TextRow
+from bertsmith.tasks.rows import ChoiceRow, EmbedRow, QuestionRow, TaggedRow, TextRow
 from bertsmith.tasks.tag import Tagging
 
 
@@ -87,6 +88,13 @@ def test_choices_answers_and_numbers() -> None:
     rated = of("regress", (TextRow("t", 1.0, 1), Rating(3.5)), (TextRow("u", 2.0, 2), Rating(2.0)))
     assert told(rated) == [(2.5, 1, "1", "3.5"), (0, 2, "2", "2")]
     assert label_scores(rated) == ()
+
+
+def test_vectors_are_neither_right_nor_wrong() -> None:
+    vector = np.ones(2, np.float32)
+    assert not have_mistakes(of("embed", (EmbedRow("a", 1, "b", label=1.0), Embedding.of(vector, vector))))
+    assert have_mistakes(of("classify", classified("a", "a", 0.9)))
+    assert have_mistakes(of("regress", (TextRow("a", 1.0, 1), Rating(1.0))))
 
 
 def test_a_run_of_bad_rows_is_a_low_block() -> None:

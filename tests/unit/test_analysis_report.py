@@ -26,6 +26,7 @@ from made_up_run import (
     write_lines,
 )
 
+from bertsmith.analysis.curves import NUM_COLOURS
 from bertsmith.analysis.folder import read_run_folder
 from bertsmith.analysis.predictions import read_answers
 from bertsmith.analysis.report import render, write_report
@@ -113,6 +114,17 @@ def test_a_classification_has_batch_scores_and_a_table_for_each_test_file(tmp_pa
     assert "Matthews on in_domain_dev" in page.headings
     assert "Matthews on out_of_domain_dev" in page.headings
     assert "Tagged sentences" not in page.headings
+
+
+def test_more_scores_than_colours_leave_out_the_last(tmp_path: Path) -> None:
+    events = finetuning_events("tag", best=0.8)
+    scores = {f"score_{i}": 0.5 for i in range(NUM_COLOURS + 2)}
+    events = [event | {"scores": scores} if event["event"] == "evaluation" else event for event in events]
+    write_events(tmp_path / "run", events)
+    written = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    (figure,) = re.findall(r"<figure(?:(?!</figure).)*Validation scores.*?</figure>", written, re.DOTALL)
+    keys = re.findall(r'class="key c(\d+)"', figure)
+    assert keys == [str(i + 1) for i in range(NUM_COLOURS)]
 
 
 def test_it_loads_nothing_and_its_one_script_is_the_one_the_policy_allows(tmp_path: Path) -> None:

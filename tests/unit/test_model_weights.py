@@ -140,7 +140,8 @@ def test_a_missing_head_is_fresh_and_a_surplus_one_ignored_and_both_are_named(
     assert report is not None
     assert report.missing == ("classifier.weight", "classifier.bias")
     assert "cls.seq_relationship.weight" in report.unexpected
-    assert "fresh: classifier.weight, classifier.bias; ignored: cls.predictions.bias" in caplog.text
+    assert "not in the checkpoint, so drawn at random: classifier.weight, classifier.bias; in it" in caplog.text
+    assert "; in it, and not used: cls.predictions.bias" in caplog.text
     assert model.classifier.weight.shape == (5, 128)
     assert 0 < model.classifier.weight.abs().max() <= 0.04
     assert (model.classifier.bias == 0).all()

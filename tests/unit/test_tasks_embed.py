@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from bertsmith.cli import app
 from bertsmith.errors import BertsmithError, DataError
 from bertsmith.tasks.base import Columns
 from bertsmith.tasks.embed import Embed
@@ -136,6 +138,16 @@ def test_answers_of_a_text_and_of_a_pair(base: Path, tmp_path: Path) -> None:
     assert record["vector"] == pytest.approx(vector.vector.tolist(), abs=1e-6)
     (extracted,) = extract_features(tmp_path / "run", [GOOD[0]], pooling="cls", runtime=CPU)
     np.testing.assert_allclose(extracted.vectors, vector.vector, rtol=1e-5, atol=1e-6)
+
+
+def test_two_texts_at_the_terminal(base: Path, tmp_path: Path) -> None:
+    learned(tmp_path / "run", base, PAIRS, pair_column="pair", epochs=1)
+    command = ["predict", str(tmp_path / "run"), GOOD[0], "--pair", GOOD[1]]
+    found = CliRunner().invoke(app, [*command, "--json"])
+    assert found.exit_code == 0, found.output
+    (pair,) = Predictor.load(tmp_path / "run", runtime=CPU).predict([(GOOD[0], GOOD[1])])
+    assert json.loads(found.stdout)["prediction"] == pytest.approx(pair.similarity, abs=1e-2)  # rounded where it runs
+    assert f"{GOOD[0]} | {GOOD[1]}" in CliRunner().invoke(app, command).stdout
 
 
 def test_predictions_can_be_read_back_and_scored_alike(base: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from bertsmith.analysis.folder import Training, mapping, step_of
@@ -104,7 +105,8 @@ def short(value: float) -> str:
         if size >= limit:
             return f"{value / limit:.4g}{letter}"
     if 0 < size < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-") if size > 1e-9 else "0"
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}" if size > 1e-9 else "0"
     return f"{value:.4g}"
 
 
@@ -211,10 +213,13 @@ def training_charts(trainings: Sequence[Training], *, group: str) -> list[Html]:
 
 
 def _recoloured(scores: Mapping[str, Sequence[Series]]) -> list[Series]:
-    """Scores of one run in one chart: named and coloured by score."""
+    """Scores of one run in one chart: named and coloured by score, as many as there are colours.
+
+    The score that chooses the best checkpoint comes first; what is left out stands in the table of evaluations.
+    """
     return [
         Series(words(name), line.steps, line.values, i + 1, "dots")
-        for i, (name, lines) in enumerate(scores.items())
+        for i, (name, lines) in enumerate(islice(scores.items(), NUM_COLOURS))
         for line in lines
     ]
 

@@ -153,7 +153,7 @@ def duration(seconds: object) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-_NAMES = {"f1": "F1", "mlm": "MLM", "nsp": "NSP", "sop": "SOP", "matthews": "Matthews"}
+_NAMES = {"f1": "F1", "mlm": "MLM", "nsp": "NSP", "sop": "SOP", "matthews": "Matthews", "roc": "ROC", "auc": "AUC"}
 
 
 def title(key: object) -> str:

@@ -100,6 +100,11 @@ def surest_mistakes(predictions: Predictions, most: int) -> tuple[Mistake, ...]:
     return tuple(found[:most])
 
 
+def have_mistakes(predictions: Predictions) -> bool:
+    """Whether an answer of this task can be wrong, or a number off; vectors are only near or far."""
+    return predictions.task.gives_probabilities or isinstance(predictions.answers[0], Rating)
+
+
 def blocks(predictions: Predictions, metric: str) -> Blocks:
     """The metric on each `BLOCK_ROWS` rows, or on more where there would be more than `MOST_BLOCKS` blocks."""
     task, labels, total = predictions.task, predictions.labels, len(predictions.rows)

@@ -15,6 +15,7 @@ from bertsmith.analysis.mistakes import (
     Mistake,
     blocks,
     confusion,
+    have_mistakes,
     label_scores,
     surest_mistakes,
 )
@@ -80,7 +81,7 @@ def sections(answers: Answers) -> list[Html]:
     """The parts of the report about one split."""
     parts = [_confusion(answers)] if answers.confusion else []
     parts += [_by_label(answers)] if answers.by_label else []
-    parts.append(_mistakes(answers))
+    parts += [_mistakes(answers)] if have_mistakes(answers.predictions) else []
     if answers.is_tagged and answers.sentences:
         parts.append(_tagged_sentences(answers))
     parts.append(_block_chart(answers.blocks))

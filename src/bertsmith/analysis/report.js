@@ -8,7 +8,7 @@ function short(value) {
   const size = Math.abs(value);
   for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (size >= limit) return +(value / limit).toPrecision(4) + letter;
-  return size > 0 && size < 1e-3 ? (size > 1e-9 ? value.toExponential(0) : "0") : String(+value.toPrecision(4));
+  return size > 0 && size < 1e-3 ? (size > 1e-9 ? (+value.toPrecision(3)).toExponential() : "0") : String(+value.toPrecision(4));
 }
 
 function long(value) {

@@ -172,8 +172,11 @@ def _data(folder: RunFolder) -> list[Html]:
     parts = [_counts(stage.name, stage.counts) for stage in folder.stages if stage.counts]
     seen: list[Mapping[str, Any]] = []
     for training in folder.trainings:
-        data = {key: value for key, value in mapping(training.start.get("data")).items() if value not in (None, {}, [])}
+        told = mapping(training.start.get("data")).items()
+        data = {key: value for key, value in told if value or (value == 0 and key != "copied_rows")}
         plan = {key: training.plan[key] for key in ("examples", "epochs", "batch_size") if training.plan.get(key)}
+        if isinstance(epochs := plan.get("epochs"), float) and epochs.is_integer():
+            plan["epochs"] = int(epochs)
         counts = {**data, **plan}
         if counts and counts not in seen:  # a baseline trained on the same rows is not told twice
             parts.append(_counts(training.name, counts))

@@ -65,9 +65,9 @@ class LoadReport:
     def __str__(self) -> str:
         parts = []
         if self.fresh:
-            parts.append("fresh: " + ", ".join(self.fresh))
+            parts.append("not in the checkpoint, so drawn at random: " + ", ".join(self.fresh))
         if self.unexpected:
-            parts.append("ignored: " + ", ".join(self.unexpected))
+            parts.append("in it, and not used: " + ", ".join(self.unexpected))
         return f"{self.directory}: {'; '.join(parts)}" if parts else ""
 
 

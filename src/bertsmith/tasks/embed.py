@@ -61,6 +61,7 @@ class Embed(Task[EmbedRow, Embedding]):
     default_metric = "spearman"
     head = SentenceEncoder
     outputs_are_classes = False
+    takes_pairs = True
     expected = "a string, or (text, second text)"
 
     def __init__(

@@ -35,7 +35,7 @@ class MaskFiller:
         if model.load_report is not None and model.load_report.fresh:
             raise CheckpointError(
                 f"{directory} has no trained language head ({', '.join(model.load_report.fresh[:3])} missing); "
-                "give a pre-trained model that was not fine-tuned"
+                "give a pre-trained model, or one fine-tuned with task = 'masked-word'"
             )
         runtime = runtime or detect(dtype="float32")
         return cls(model.to(runtime.device), tokenizer, runtime)

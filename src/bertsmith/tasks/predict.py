@@ -178,7 +178,8 @@ class Predictor:
         """What a caller gives, such as a string, as a row; `line` is its number, from 1."""
         found = self.task.row(given, line)
         if found is None:
-            raise UsageError(f"text {line} is {type(given).__name__}; expected {self.task.expected}")
+            was = repr(given[:60]) if isinstance(given, str) else type(given).__name__
+            raise UsageError(f"text {line} is {was}; expected {self.task.expected}")
         return found
 
 

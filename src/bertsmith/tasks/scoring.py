@@ -130,7 +130,8 @@ class Scorer:
                 calibrations[split] = self._calibration(rows, features, outputs, temperature)
                 before, after = (calibrations[split][when]["ece"] for when in ("before", "after"))
                 told = f"{split}: ECE {before:.4f}, at temperature {temperature:.3g} {after:.4f}"
-                self.say(f"calibrated {told}{'' if self.calibrate else ' (calibrate = true keeps that)'}")
+                advice = "calibrate = true keeps that" if after < before else "no better: leave calibrate = false"
+                self.say(f"calibrated {told}{'' if self.calibrate else f' ({advice})'}")
             pairs = enumerate(zip(rows, scored.answers, strict=True))
             records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
             write_predictions(folder / f"predictions-{split}.jsonl", records)

@@ -234,7 +234,9 @@ def check_labels(rows: Iterable[Any], names: Sequence[str], *, where: str | Path
         for offset, label in enumerate(labels_of(row)):
             if label not in known:
                 line = row.line + (offset if isinstance(row, TaggedRow) and place.path is not None else 0)
-                wrong.append(place.error(f"unknown label {label!r}; the model knows: {_listed(names)}", line))
+                problem = f"unknown label {label!r}; the model knows: {_listed(names)}"
+                advice = "remove the row, give training rows with this label, or name it in labels"
+                wrong.append(place.error(f"{problem}; {advice}", line))
     if wrong:
         raise together(wrong)
 
