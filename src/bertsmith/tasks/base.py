@@ -145,6 +145,11 @@ class Task(ABC, Generic[RowT, AnswerT]):
         """Those of the metrics that these rows have what it takes for."""
         return self.metrics
 
+    def metric_of(self, rows: Sequence[RowT], labels: Sequence[str]) -> str:
+        """The score that chooses where nobody names one: the task's own, if the rows have what it takes."""
+        has = self.metrics_of(rows, labels)
+        return self.default_metric if self.default_metric in has else has[0]
+
     # Learning
 
     @abstractmethod

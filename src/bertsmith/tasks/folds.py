@@ -23,12 +23,11 @@ from bertsmith.artifact import write_json
 from bertsmith.config import FinetuneConfig, Recipe
 from bertsmith.errors import UsageError
 from bertsmith.runtime import Runtime
-from bertsmith.tasks.base import Task
 from bertsmith.tasks.evaluate import Scored, ScoreRow, score_outputs, score_table
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.partition import folds_of
 from bertsmith.tasks.predict import TASKS, Predictor, compute_outputs, write_predictions
-from bertsmith.tasks.splits import AllRows, read_all
+from bertsmith.tasks.splits import read_all
 
 _ONLY_TO_GO_ON = ("checkpoints", "last")
 
@@ -122,7 +121,8 @@ def cross_validate(
         pooled = score_table(
             task, all_rows.rows, answers, all_rows.labels, name=recipe.name, split="all", seconds=0.0, seed=seed
         )
-    result = CrossValidation(folder, config.metric or _metric(task, all_rows), tuple(found), _summary(found, pooled))
+    metric = config.metric or task.metric_of(all_rows.rows, all_rows.labels)
+    result = CrossValidation(folder, metric, tuple(found), _summary(found, pooled))
     records = enumerate(zip(all_rows.rows, answers, places.tolist(), strict=True))
     write_predictions(
         folder / "predictions.jsonl",
@@ -130,12 +130,6 @@ def cross_validate(
     )
     write_json(folder / "folds.json", {key: value for key, value in asdict(result).items() if key != "folder"})
     return result
-
-
-def _metric(task: Task[Any, Any], all_rows: AllRows) -> str:
-    """The task's own, where its rows have what it takes for."""
-    has = task.metrics_of(all_rows.rows, all_rows.labels)
-    return task.default_metric if task.default_metric in has else has[0]
 
 
 def _answered(predictor: Predictor, rows: Sequence[Any]) -> Scored:

@@ -60,10 +60,7 @@ class Inputs:
     @property
     def metric(self) -> str:
         """By which the best checkpoint is chosen."""
-        if self.config.metric is not None:
-            return self.config.metric
-        has = self.task.metrics_of(self.splits.validation, self.splits.labels)
-        return self.task.default_metric if self.task.default_metric in has else has[0]
+        return self.config.metric or self.task.metric_of(self.splits.validation, self.splits.labels)
 
     @property
     def scored_on(self) -> dict[str, Any]:
