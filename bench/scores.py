@@ -67,7 +67,7 @@ class Setting:
         assert config is not None
         assert config.model is not None
         task = TASKS[config.task].with_options(**config.task_options)
-        splits = read_splits(config, task, seed=recipe.seed)
+        splits = read_splits(config, task, seed=recipe.seed, test=config.test)
         base = resolve_model_dir(config.model)
         return cls(recipe, config, task, splits, Tokenizer.load(base), base)
 
