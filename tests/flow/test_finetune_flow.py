@@ -27,7 +27,7 @@ epochs = 3
 batch_size = 8
 learning_rate = 0.01
 metric = "accuracy"
-baselines = ["majority"]
+baselines = {baselines}
 """
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -44,7 +44,8 @@ def test_from_a_recipe_file_to_scores(tmp_path: Path, task: str, ending: str):
         else:
             write_conll(file, tagged_rows(count, seed=seed))
     path = tmp_path / "flow.toml"
-    path.write_text(RECIPE.format(task=task, folder=tmp_path, ending=ending), encoding="utf-8")
+    recipe = RECIPE.format(task=task, folder=tmp_path, ending=ending, baselines=["majority"])
+    path.write_text(recipe, encoding="utf-8")
 
     result = finetune(load_recipe(path, ["finetune.epochs=4"]), tmp_path / "run", console=quiet(), runtime=CPU)
     assert result.scores.keys() == {"near", "far"}
@@ -75,7 +76,8 @@ def test_from_plain_text_to_scores(tmp_path: Path, task: str):
         documents = ["\n".join(texts[start : start + 6]) for start in range(0, len(texts), 6)]
         (tmp_path / f"{name}.txt").write_text("\n\n".join(documents), encoding="utf-8")
     path = tmp_path / "flow.toml"
-    path.write_text(RECIPE.format(task=task, folder=tmp_path, ending="txt"), encoding="utf-8")
+    baselines = ["majority"] if task == "next-sentence" else []
+    path.write_text(RECIPE.format(task=task, folder=tmp_path, ending="txt", baselines=baselines), encoding="utf-8")
 
     result = finetune(load_recipe(path), tmp_path / "run", console=quiet(), runtime=CPU)
     assert result.scores.keys() == {"near", "far"}

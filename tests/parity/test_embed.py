@@ -42,7 +42,8 @@ OF_LOSS = {
 
 def fine_tuned(folder: Path, **settings: Any) -> Predictor:
     base = write_tiny_model(folder / "base")
-    config = recipe(task="embed", epochs=1, score_range=(0, 10), **COLUMNS, **settings)
+    scores = {"score_range": (0, 10)} if settings.get("loss") == "cosine" else {}
+    config = recipe(task="embed", epochs=1, **scores, **COLUMNS, **settings)
     finetune(config, folder / "run", model=base, train=ROWS, console=quiet(), runtime=CPU)
     return Predictor.load(folder / "run" / "model", runtime=CPU)
 

@@ -192,7 +192,7 @@ def test_learned_scored_and_answered(base: Path, tmp_path: Path) -> None:
         assert row.low <= row.score <= row.high
     printed = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), "today is it", "--pair", "so rome was kind"])
     assert printed.stdout.startswith("rome  ")
-    with pytest.raises(UsageError, match=r"text 1 is str; expected \(question, text\)"):
+    with pytest.raises(UsageError, match=r"text 1 is 'alone'; expected \(question, text\)"):
         predictor.predict(["alone"])
 
 

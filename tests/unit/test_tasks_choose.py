@@ -108,5 +108,5 @@ def test_learned_scored_and_answered(base: Path, tmp_path: Path) -> None:
     (row,) = found.table
     assert row.low <= row.score <= row.high
     assert found.records[0]["choices"] == tuple(rows[0][2])
-    with pytest.raises(UsageError, match=r"text 1 is str; expected \(text, question, choices\)"):
+    with pytest.raises(UsageError, match=r"text 1 is 'alone'; expected \(text, question, choices\)"):
         predictor.predict(["alone"])
