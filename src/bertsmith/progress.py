@@ -27,7 +27,7 @@ Report = Callable[[int, int], None]
 def shown(title: str, console: Console) -> Iterator[Report]:
     """Yield what a stage calls as it goes on."""
     if not console.is_terminal:
-        yield _lines(title, console)
+        yield _lines(title, console, "MB", size=1e6, decimals=1)
         return
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -39,7 +39,7 @@ def shown(title: str, console: Console) -> Iterator[Report]:
 def rows_shown(title: str, console: Console) -> Iterator[Report]:
     """Yield what is called with the rows done and those there are (0 where nobody knows)."""
     if not console.is_terminal:
-        yield _row_lines(title, console)
+        yield _lines(title, console, "rows", size=1, decimals=0)
         return
     started = time.monotonic()
     rate = TextColumn("{task.fields[rate]:,.0f} rows/s")
@@ -65,7 +65,8 @@ def rows_shown(title: str, console: Console) -> Iterator[Report]:
         yield report
 
 
-def _row_lines(title: str, console: Console) -> Report:
+def _lines(title: str, console: Console, unit: str, *, size: float, decimals: int) -> Report:
+    """A line now and then; a unit is `size` of what is counted, and rates have so many decimals."""
     started = last = time.monotonic()
 
     def report(done: int, total: int) -> None:
@@ -75,24 +76,8 @@ def _row_lines(title: str, console: Console) -> Report:
             return
         last = now
         rate = done / (now - started)
-        whole, left = (f" of {total:,}", f", {(total - done) / rate:.0f} s left") if total else ("", "")
-        console.print(f"{title} {done:,}{whole} rows, {rate:,.0f} rows/s{left}", highlight=False)
-
-    return report
-
-
-def _lines(title: str, console: Console) -> Report:
-    started = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < SECONDS_BETWEEN_LINES or not done:
-            return
-        last = now
-        rate = done / (now - started)
-        left = f", {(total - done) / rate:.0f} s left" if total else ""
-        whole = f" of {total / 1e6:,.0f}" if total else ""
-        console.print(f"{title} {done / 1e6:,.0f}{whole} MB, {rate / 1e6:.1f} MB/s{left}", highlight=False)
+        whole, left = (f" of {total / size:,.0f}", f", {(total - done) / rate:.0f} s left") if total else ("", "")
+        told = f"{done / size:,.0f}{whole} {unit}, {rate / size:,.{decimals}f} {unit}/s{left}"
+        console.print(f"{title} {told}", highlight=False)
 
     return report

@@ -9,7 +9,7 @@ import typer
 from bertsmith.artifact import write_text
 from bertsmith.commands.options import AsJson, console_for, print_json
 from bertsmith.errors import UsageError
-from bertsmith.progress import shown
+from bertsmith.progress import rows_shown
 
 if TYPE_CHECKING:
     from bertsmith.tasks.base import Task
@@ -89,7 +89,7 @@ def augment(
     if task.name in ("choose", "answer"):
         raise UsageError(f"{file} looks like task = {task.name!r}; only texts, pairs and tagged words are augmented")
     check_suffix(out, tagged=task.name == "tag")
-    with shown("augment", console_for(as_json=False)) as report:
+    with rows_shown("augment", console_for(as_json=False)) as report:
         found = list(copies_of(rows, settings, seed=seed, progress=report))
     write_copies(out, rows, found, guessed.columns)
     for line in told(rows, found):

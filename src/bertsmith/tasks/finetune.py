@@ -11,7 +11,7 @@ from torch import nn
 from bertsmith.config import Recipe, recipe_toml
 from bertsmith.model.encoder import encoder_of
 from bertsmith.model.pretrained import Pretrained
-from bertsmith.progress import shown
+from bertsmith.progress import rows_shown
 from bertsmith.runtime import Runtime, detect, environment
 from bertsmith.tasks.augment import copies_of
 from bertsmith.tasks.augment import told as augmentation_told
@@ -305,7 +305,7 @@ class _Run:
         rows = self.inputs.splits.train
         if self.inputs.config.augment is None:
             return rows
-        with shown("augment", self.console) as report:
+        with rows_shown("augment", self.console) as report:
             copies = list(
                 copies_of(
                     rows, self.inputs.config.augment, seed=self.inputs.seed, runtime=self.runtime, progress=report
