@@ -20,9 +20,11 @@ from bertsmith.examples.draws import fraction, hash_counters
 from bertsmith.model.language import BertLMHeadModel
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, derive_seed, detect
-from bertsmith.tasks.predict import check_tokenizer
+from bertsmith.tasks.predict import check_tokenizer, check_trained
 from bertsmith.tasks.texts import mostly_chinese
 from bertsmith.tokenizer.encode import Tokenizer
+
+_HINT = "fine-tune it first: bertsmith finetune RECIPE, with task = 'language-model'"
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,11 @@ class TextGenerator:
         if not read_config(directory).is_decoder:
             raise CheckpointError(
                 f"{directory} reads both ways (is_decoder is not true in its config.json) and cannot continue a text; "
-                "fine-tune it first: bertsmith finetune RECIPE, with task = 'language-model'"
+                f"{_HINT}"
             )
         model, tokenizer = BertLMHeadModel.from_pretrained(directory), Tokenizer.load(directory)
         check_tokenizer(tokenizer, model.config, directory)
-        if model.load_report is not None and model.load_report.fresh:
-            raise CheckpointError(
-                f"{directory} has no trained language head ({', '.join(model.load_report.fresh[:3])} missing); "
-                "fine-tune it first: bertsmith finetune RECIPE, with task = 'language-model'"
-            )
+        check_trained(model, directory, "language head", _HINT)
         runtime = runtime or detect(dtype="float32")
         return cls(model.to(runtime.device), tokenizer, runtime)
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from bertsmith.errors import CheckpointError, UsageError
+from bertsmith.errors import UsageError
 from bertsmith.model.language import BertForMaskedLM, BertForPreTraining, LanguageModel
 from bertsmith.model.weights import read_config, resolve_model_dir
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.masked_word import MASK
-from bertsmith.tasks.predict import check_max_length, check_tokenizer
+from bertsmith.tasks.predict import check_max_length, check_tokenizer, check_trained
 from bertsmith.tokenizer.encode import Tokenizer
 
 
@@ -32,11 +32,8 @@ class MaskFiller:
         head = BertForPreTraining if is_language_model(directory, BertForPreTraining) else BertForMaskedLM
         model, tokenizer = head.from_pretrained(directory), Tokenizer.load(directory)
         check_tokenizer(tokenizer, model.config, directory)
-        if model.load_report is not None and model.load_report.fresh:
-            raise CheckpointError(
-                f"{directory} has no trained language head ({', '.join(model.load_report.fresh[:3])} missing); "
-                "give a pre-trained model, or one fine-tuned with task = 'masked-word'"
-            )
+        hint = "give a pre-trained model, or one fine-tuned with task = 'masked-word'"
+        check_trained(model, directory, "language head", hint)
         runtime = runtime or detect(dtype="float32")
         return cls(model.to(runtime.device), tokenizer, runtime)
 

@@ -114,11 +114,7 @@ class Predictor:
         max_length = max_length or int(card.get("max_length") or longest)
         check_max_length(max_length, config, directory)
         model = chosen.head.from_pretrained(directory)
-        if model.load_report is not None and model.load_report.fresh:
-            raise CheckpointError(
-                f"{directory} has no trained head ({', '.join(model.load_report.fresh)} missing); "
-                "fine-tune it first: bertsmith finetune RECIPE"
-            )
+        check_trained(model, directory, "head", "fine-tune it first: bertsmith finetune RECIPE")
         runtime = runtime or detect(dtype="float32")
         model.to(runtime.device)
         pairs = card.get("pairs")
@@ -292,6 +288,14 @@ def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | P
         check_tokenizer_fits(tokenizer.vocab_size, config)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from error
+
+
+def check_trained(model: Pretrained, directory: str | Path, what: str, hint: str) -> None:
+    """Raise `CheckpointError` naming the first weights that the directory lacked, and so were drawn at random."""
+    fresh = () if model.load_report is None else model.load_report.fresh
+    if fresh:
+        missing = ", ".join(fresh[:3]) + (", ..." if len(fresh) > 3 else "")
+        raise CheckpointError(f"{directory} has no trained {what} ({missing} missing); {hint}")
 
 
 def check_max_length(max_length: int, config: BertConfig, directory: str | Path) -> None:
