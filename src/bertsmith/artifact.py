@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertsmith.errors import ArtifactError
+from bertsmith.errors import ArtifactError, BertsmithError, UsageError
 
 FORMAT_VERSION = 2
 _OWN_FILES = ("manifest.json", "run.json")
@@ -252,6 +252,19 @@ def draft_of(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Around all that leads to a file that somebody named: a folder that is not there is said before any of it, and a
+    disk that is full after it, as a `UsageError` and a `BertsmithError`.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
+    try:
+        yield
+    except OSError as error:
+        raise BertsmithError(f"{path} cannot be written: {error.strerror or error}; nothing was left behind") from error
 
 
 def remove_drafts(path: Path) -> None:

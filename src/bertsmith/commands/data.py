@@ -72,6 +72,7 @@ def augment(
 
     Example: bertsmith data augment tickets.csv --out more.csv --method swap --method delete
     """
+    from bertsmith.artifact import output_to
     from bertsmith.config import parse_recipe
     from bertsmith.tasks.augment import copies_of, told
     from bertsmith.tasks.guess import guess
@@ -89,9 +90,10 @@ def augment(
     if task.name in ("choose", "answer"):
         raise UsageError(f"{file} looks like task = {task.name!r}; only texts, pairs and tagged words are augmented")
     check_suffix(out, tagged=task.name == "tag")
-    with rows_shown("augment", console_for(as_json=False)) as report:
-        found = list(copies_of(rows, settings, seed=seed, progress=report))
-    write_copies(out, rows, found, guessed.columns)
+    with output_to(out):
+        with rows_shown("augment", console_for(as_json=False)) as report:
+            found = list(copies_of(rows, settings, seed=seed, progress=report))
+        write_copies(out, rows, found, guessed.columns)
     for line in told(rows, found):
         typer.echo(line)
     typer.echo(f"wrote {out}")

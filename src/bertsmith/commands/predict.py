@@ -42,6 +42,7 @@ def predict(
 
     Example: bertsmith predict runs/quickstart/finetune "Call reshape before fit."
     """
+    from bertsmith.artifact import output_to
     from bertsmith.tasks.line_stream import predict_lines
     from bertsmith.tasks.predict import Predictor, write_predictions
 
@@ -65,7 +66,8 @@ def predict(
             given: Any = file or [(text, pair) if pair is not None else text for text in texts or []]
             records = bertsmith.predict(predictor, given, columns=None if plain else columns, on_rows=report)
         if out is not None:
-            write_predictions(out, records)
+            with output_to(out):
+                write_predictions(out, records)
         else:
             for record in records:
                 typer.echo(json.dumps(record, ensure_ascii=False) if as_json or is_table else _in_words(record))

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from bertsmith.artifact import draft_of
-from bertsmith.errors import BertsmithError, UsageError
+from bertsmith.artifact import draft_of, output_to
+from bertsmith.errors import UsageError
 from bertsmith.model.encoder import BertModel
 from bertsmith.model.pooling import pooled
 from bertsmith.model.weights import read_config, resolve_model_dir
@@ -156,13 +156,8 @@ def extract_features(
             else f"cannot write {path.suffix or 'a file without ending'}"
         )
         raise UsageError(f"{path}: {what}; use .parquet" + ("" if write else " or .npy"))
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
-    try:
-        with draft_of(path) as draft:
-            write(model, texts, draft)
-    except OSError as error:
-        raise BertsmithError(f"{path} cannot be written: {error.strerror or error}; nothing was left behind") from error
+    with output_to(path), draft_of(path) as draft:
+        write(model, texts, draft)
     return path
 
 
