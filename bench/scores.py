@@ -4,9 +4,13 @@ Both sides: the same rows, token ids, first weights (head included), batches in 
 clip, epochs, bfloat16 where the CPU has it; each its own dropout. Of each the best epoch by the recipe's metric on the
 validation rows is scored on the test rows, by the same scorer. The peer's part is its model, its loss and its padding.
 
-First, with dropout 0 and in float32, the first 50 losses of both must agree to 1e-4.
+First, with dropout 0 and in float32, the first 50 losses of both must agree to 1e-4 (of answers with the peer's padding
+masked, which it would count among the places of an answer).
 
     python bench/scores.py recipes/sick.toml --out bench/results/scores.jsonl --seeds 1 2 3 4 5
+
+With `--folds K` every training row is answered by a model that has not seen it (`bertsmith finetune --folds`), on both
+sides; the score is the folds' mean, weighted by their rows.
 
 Runs take minutes, so each writes a row as it ends, and rows that are there are not made again. The last line compares
 the means: `difference_in_standard_errors` is that of the pairs' differences.
@@ -28,7 +32,7 @@ import torch
 import transformers
 from measure import machine
 from rich.console import Console
-from tasks import AUTO, PeerRows
+from tasks import AUTO, PeerRows, loss_without_padding
 from torch.nn.utils import clip_grad_norm_
 
 from bertsmith.config import FinetuneConfig, Recipe, load_recipe
@@ -39,8 +43,9 @@ from bertsmith.tasks.batches import TrainingBatches, evaluation_batches
 from bertsmith.tasks.evaluate import score_outputs
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.finetune import finetune
+from bertsmith.tasks.partition import folds_of
 from bertsmith.tasks.predict import TASKS
-from bertsmith.tasks.splits import Splits, read_splits
+from bertsmith.tasks.splits import Splits, read_all, read_splits
 from bertsmith.tasks.starting_model import StartingPoint
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.optimizer import make_optimizer
@@ -62,14 +67,26 @@ class Setting:
     base: Path
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "Setting":
+    def of(cls, recipe: Recipe, splits: Splits | None = None) -> "Setting":
         config = recipe.finetune
         assert config is not None
         assert config.model is not None
         task = TASKS[config.task].with_options(**config.task_options)
-        splits = read_splits(config, task, seed=recipe.seed, test=config.test)
+        if splits is None:
+            splits = read_splits(config, task, seed=recipe.seed, test=config.test)
         base = resolve_model_dir(config.model)
         return cls(recipe, config, task, splits, Tokenizer.load(base), base)
+
+    @classmethod
+    def of_folds(cls, recipe: Recipe, folds: int) -> Iterator["Setting"]:
+        """The same recipe for each fold, whose rows are the test rows."""
+        config = recipe.finetune
+        assert config is not None
+        task = TASKS[config.task].with_options(**config.task_options)
+        known = read_all(config, task)
+        places = folds_of(known.rows, folds, recipe.seed, groups=known.groups)
+        for number in range(folds):
+            yield cls.of(recipe, known.fold(number, places, config, task, seed=recipe.seed))
 
     @property
     def metric(self) -> str:
@@ -96,7 +113,7 @@ class Setting:
 
 def our_score(setting: Setting, runtime: Runtime) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        result = finetune(setting.recipe, folder, console=Console(quiet=True), runtime=runtime)
+        result = finetune(setting.recipe, folder, splits=setting.splits, console=Console(quiet=True), runtime=runtime)
         return {split: found[setting.metric] for split, found in result.scores.items()}
 
 
@@ -111,8 +128,10 @@ class Peer:
         self.model = auto.from_pretrained(folder)
         self.pad = transformers.AutoTokenizer.from_pretrained(folder).pad
 
-    def losses(self, runtime: Runtime, *, steps: int | None = None) -> Iterator[tuple[int, float]]:
-        """Train; (updates done, loss of the last)."""
+    def losses(
+        self, runtime: Runtime, *, steps: int | None = None, pad_counts: bool = True
+    ) -> Iterator[tuple[int, float]]:
+        """Train; (updates done, loss of the last). `pad_counts`: as the peer has it, padding may be an answer."""
         config, batches = self.setting.config, self.setting.batches()
         rows = PeerRows(self.setting.task.name, batches.features, self.pad)
         optimizer = make_optimizer(self.model, config)  # torch's fused AdamW over the paper's two groups
@@ -122,8 +141,10 @@ class Peer:
         for step in range(total if steps is None else min(steps, total)):
             epoch, number = divmod(step, batches.steps_per_epoch)
             examples = batches.epoch_batches(epoch)[number]
+            batch = rows.batch(examples)
             with runtime.autocast():
-                loss = self.model(**rows.batch(examples)).loss
+                found = self.model(**batch)
+                loss = found.loss if pad_counts else loss_without_padding(rows.name, found, batch)
             loss.backward()
             clip_grad_norm_(self.model.parameters(), float(config.clip or math.inf))
             for group in optimizer.param_groups:
@@ -178,6 +199,15 @@ def peer_score(setting: Setting, runtime: Runtime) -> dict[str, float]:
     return {split: peer.score(rows, runtime) for split, rows in tests.items()}
 
 
+def mean_of_folds(settings: Sequence[Setting], scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Weighted by the folds' rows; without folds the scores themselves."""
+    if len(settings) == 1:
+        return scores[0]
+    rows = [len(setting.splits.test["test"]) for setting in settings]
+    total = sum(count * found["test"] for count, found in zip(rows, scores, strict=True))
+    return {"folds": total / sum(rows)} | {f"fold-{n}": found["test"] for n, found in enumerate(scores, start=1)}
+
+
 def largest_difference(setting: Setting, runtime: Runtime) -> float:
     """Between the first losses of both sides, without dropout, in float32."""
     few = COMPARED_LOSSES * int(setting.config.batch_size)
@@ -185,7 +215,8 @@ def largest_difference(setting: Setting, runtime: Runtime) -> float:
     recipe = setting.recipe.model_copy(update={"finetune": setting.config.model_copy(update=changes)})
     setting = Setting.of(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        theirs = [loss for _, loss in Peer(setting, Path(folder)).losses(runtime, steps=COMPARED_LOSSES)]
+        peer = Peer(setting, Path(folder))
+        theirs = [loss for _, loss in peer.losses(runtime, steps=COMPARED_LOSSES, pad_counts=False)]
     with tempfile.TemporaryDirectory() as folder:
         finetune(recipe, folder, console=Console(quiet=True), runtime=runtime)
         events = [event for event in read_metrics(Path(folder) / "metrics.jsonl") if event["event"] == "step"]
@@ -221,23 +252,29 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", help="KEY=VALUE, for both sides")
     parser.add_argument("--out", type=Path, required=True, help="file of rows, read and added to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--folds", type=int, help="cross-validate over the training rows")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     runtime, exact = detect(threads=options.threads), detect(threads=options.threads, dtype="float32")
     done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     name = load_recipe(options.recipe).name
-    rows = [row for row in done if row["name"] == name and row["set"] == options.changes]
+    changes = options.changes + ([f"folds={options.folds}"] if options.folds else [])
+    rows = [row for row in done if row["name"] == name and row["set"] == changes]
     for seed in options.seeds:
-        setting = Setting.of(load_recipe(options.recipe, [f"seed={seed}", "finetune.baselines=[]", *options.changes]))
         known = {row["side"] for row in rows if row["seed"] == seed}
-        if not known and not rows and (found := largest_difference(setting, exact)) > 1e-4:
+        if known == {"ours", "peer"}:
+            continue
+        recipe = load_recipe(options.recipe, [f"seed={seed}", "finetune.baselines=[]", *options.changes])
+        settings = list(Setting.of_folds(recipe, options.folds)) if options.folds else [Setting.of(recipe)]
+        if not rows and (found := largest_difference(settings[0], exact)) > 1e-4:
             raise SystemExit(f"{name}: the first losses differ by {found}; nothing is measured")
         for side, score in (("ours", our_score), ("peer", peer_score)):
             if side in known:
                 continue
             started = time.monotonic()
-            scores = {split: round(value, 4) for split, value in score(setting, runtime).items()}
-            about = {"name": name, "set": options.changes, "metric": setting.metric, "side": side, "seed": seed}
+            found_scores = mean_of_folds(settings, [score(setting, runtime) for setting in settings])
+            scores = {split: round(value, 4) for split, value in found_scores.items()}
+            about = {"name": name, "set": changes, "metric": settings[0].metric, "side": side, "seed": seed}
             rows.append(about | {"scores": scores, "seconds": round(time.monotonic() - started), **machine()})
             print(json.dumps(rows[-1]), flush=True)
             with options.out.open("a", encoding="utf-8") as file:

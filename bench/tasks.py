@@ -238,15 +238,19 @@ def peer_steps(case: Case, model: torch.nn.Module, rows: PeerRows) -> Callable[[
     return work
 
 
+def loss_without_padding(name: str, found: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The peer's loss; of answers without the padding, which it counts among the places where one may be."""
+    if name != "answer":
+        return found.loss
+    is_padding = batch["attention_mask"] == 0
+    starts, ends = (logits.masked_fill(is_padding, -torch.inf) for logits in (found.start_logits, found.end_logits))
+    return (F.cross_entropy(starts, batch["start_positions"]) + F.cross_entropy(ends, batch["end_positions"])) / 2
+
+
 def peer_loss(model: torch.nn.Module, rows: PeerRows, examples: np.ndarray[Any, Any]) -> float:
     batch = rows.batch(examples)
     with torch.no_grad():
-        found = model(**batch)
-    if rows.name != "answer":
-        return float(found.loss)
-    is_padding = batch["attention_mask"] == 0
-    starts, ends = (logits.masked_fill(is_padding, -torch.inf) for logits in (found.start_logits, found.end_logits))
-    return float(F.cross_entropy(starts, batch["start_positions"]) + F.cross_entropy(ends, batch["end_positions"])) / 2
+        return float(loss_without_padding(rows.name, model(**batch), batch))
 
 
 def measure(case: Case, options: Any, runtime: Runtime, folder: Path) -> None:
