@@ -15,6 +15,7 @@ from typing import NoReturn
 import typer
 
 from bertsmith.commands import (
+    board,
     compare,
     corpus,
     data,
@@ -53,6 +54,7 @@ app.command("fill-mask")(texts.fill_mask)
 app.command("generate")(texts.generate)
 app.command("extract-features")(texts.extract_features)
 app.command("report")(report.report)
+app.command("board")(board.board)
 app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)

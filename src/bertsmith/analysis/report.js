@@ -46,6 +46,7 @@ function nearest(steps, step) {
 class Chart {
   constructor(figure) {
     this.data = JSON.parse(figure.querySelector("script").textContent);
+    this.figure = figure;
     this.group = figure.dataset.group;
     this.plot = figure.querySelector(".plot");
     this.svg = this.plot.querySelector("svg");

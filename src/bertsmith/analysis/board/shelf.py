@@ -1,0 +1,137 @@
+"""The runs under a folder: found by their logs, and only what changed is looked at again."""
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertsmith.analysis.board.feed import Feed
+from bertsmith.analysis.board.summary import Summary
+
+DEEPEST = 8
+NOT_ENTERED = frozenset({"checkpoints", "model", "last", "best", "wandb", "mlruns", "node_modules", "__pycache__"})
+"""Folders in which there is no run, but may be many files."""
+_YOUNG_NS = 2_000_000_000
+"""A folder that changed just before it was listed may change again within the same tick of the file system's clock."""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    modified_ns: int
+    listed_ns: int
+    has_log: bool
+    folders: tuple[str, ...]
+
+    def holds(self, modified_ns: int) -> bool:
+        return self.modified_ns == modified_ns and self.listed_ns - modified_ns > _YOUNG_NS
+
+
+class Shelf:
+    """Runs by their path below `root`, with `/` between its parts; `root` itself is called `.`."""
+
+    def __init__(self, root: Path, *, seconds_a_look: float = 1.0):
+        self.root = root
+        self.feed = Feed()
+        self.num_unread = 0
+        """Runs whose log is not read to its end yet: thousands of logs are read bit by bit."""
+        self._seconds_a_look = seconds_a_look
+        self._lock = threading.Lock()
+        self._next_look = 0.0
+        self._listings: dict[str, _Listing] = {}
+        self._summaries: dict[str, Summary] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def since(self, token: str) -> dict[str, Any]:
+        """Rows that changed after `token`, as `Feed.since` has them; looks at the folder, at most once a second."""
+        with self._lock:
+            if time.monotonic() >= self._next_look:
+                begun = time.monotonic()
+                self._look()
+                took = time.monotonic() - begun
+                self._next_look = begun + max(1.0, 5 * took) if not self.num_unread else 0.0
+            return self.feed.since(token) | {"unread": self.num_unread}
+
+    def folder(self, name: str) -> Path | None:
+        """The folder of a run, or of a whole chain of runs, by a name that a client gave; None where there is none.
+
+        Names are looked up, never joined to a path, so no name leads out of `root`.
+        """
+        with self._lock:
+            if not self._summaries:
+                self._look()
+            summary = self._summaries.get(name)
+            if summary is not None:
+                return summary.folder
+            chain = next((one.folder.parent for run, one in self._summaries.items() if whole_of(run) == name), None)
+            return chain if chain is not None and (chain / "recipe.toml").is_file() else None
+
+    def _look(self) -> None:
+        now, deadline = time.time(), time.monotonic() + self._seconds_a_look
+        found = self._find()
+        for name in self._summaries.keys() - found:
+            del self._summaries[name]
+            self._rows.pop(name, None)
+        for name in found - self._summaries.keys():
+            self._summaries[name] = Summary(self.root / name)
+        self.num_unread = 0
+        for name, summary in self._summaries.items():
+            row = self._rows.get(name)
+            if time.monotonic() > deadline:
+                self.num_unread += row is None
+                continue
+            try:
+                changed = summary.update()
+            except OSError:  # vanished since it was found
+                self._rows.pop(name, None)
+                continue
+            self.num_unread += summary.is_behind
+            if changed or row is None or row["state"] == "running":  # of the others, time changes nothing
+                self._rows[name] = summary.row(name, now)
+        self.feed.update(self._rows)
+
+    def _find(self) -> set[str]:
+        """Names of all folders with a log. Folders that did not change are not listed again."""
+        found: set[str] = set()
+        listings: dict[str, _Listing] = {}
+        waiting = ["."]
+        while waiting:
+            name = waiting.pop()
+            with contextlib.suppress(OSError):  # it vanished, or is not ours to read
+                listing = self._list(name)
+                listings[name] = listing
+                if listing.has_log:
+                    found.add(name)
+                if name.count("/") < DEEPEST:
+                    waiting += [inner if name == "." else f"{name}/{inner}" for inner in listing.folders]
+        self._listings = listings
+        return found
+
+    def _list(self, name: str) -> _Listing:
+        path = self.root / name
+        modified_ns = path.stat().st_mtime_ns
+        known = self._listings.get(name)
+        if known is not None and known.holds(modified_ns):
+            return known
+        listed_ns = time.time_ns()
+        folders, has_log = [], False
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name == "metrics.jsonl":
+                    has_log = entry.is_file(follow_symlinks=False)
+                # Links are not followed: they may lead out of the folder, or around in circles.
+                elif entry.is_dir(follow_symlinks=False) and not _is_passed_over(entry.name):
+                    folders.append(entry.name)
+        return _Listing(modified_ns, listed_ns, has_log, tuple(folders))
+
+
+def whole_of(name: str) -> str | None:
+    """The run that a run is a stage of, by their names: `quickstart` of `quickstart/pretrain`."""
+    outer, _, last = name.rpartition("/")
+    return (outer or ".") if last != "." else None
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name in NOT_ENTERED

@@ -1,0 +1,180 @@
+"""What the table of runs says of one run, from its log alone, read line by line as the lines come.
+
+A log may hold a million step lines, and a folder thousands of logs: of the step lines only the last few are parsed, and
+some in between for the small curve. Nothing of a line is kept but the numbers told of.
+"""
+
+import itertools
+import json
+import re
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from bertsmith.analysis.board.tail import Tail
+from bertsmith.analysis.folder import mapping, step_of
+from bertsmith.analysis.markup import duration, number, words
+
+State = Literal["running", "done", "stopped", "failed", "killed"]
+SILENT_SECONDS = 120.0
+"""A log that says nothing for so long, and for ten times its usual pause, is taken for that of a killed run."""
+CURVE_POINTS = 32
+_STEP = re.compile(rb'\{"event": ?"step"')
+_METRIC = re.compile(r'^metric = "(\w+)"', re.MULTILINE)
+
+
+class Summary:
+    """One run: `update` reads what is new, `row` says what is known."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._tail = Tail(folder / "metrics.jsonl")
+        self._forget()
+
+    def _forget(self) -> None:
+        self.start: Mapping[str, Any] = {}
+        self.stop: Mapping[str, Any] | None = None
+        self.begun: float | None = None
+        self.step = 0
+        self.total: float | None = None
+        self.loss: float | None = None
+        self.elapsed_seconds: float | None = None
+        self.best: Mapping[str, Any] = {}
+        self.validation_loss: float | None = None
+        self.broken_lines = 0
+        self._pause_seconds = 0.0
+        self._recent: deque[bytes] = deque(maxlen=8)
+        self._curve: list[float] = []
+        self._stride, self._num_steps = 1, 0
+
+    @property
+    def is_behind(self) -> bool:
+        return self._tail.is_behind
+
+    def update(self) -> bool:
+        """Read what is new; False where there was nothing. Raises `OSError` where the log is gone."""
+        anew, lines = self._tail.look()
+        if anew:
+            self._forget()
+        for line in lines:
+            if _STEP.match(line):
+                self._recent.append(line)
+                if self._num_steps % self._stride == 0:
+                    self._draw(line)
+                self._num_steps += 1
+            else:
+                self._read_recent()
+                self._event(self._parsed(line))
+        self._read_recent()
+        return anew or bool(lines)
+
+    def row(self, name: str, now: float) -> dict[str, Any]:
+        """What a row of the table shows, as JSON; `now` in Unix time."""
+        state, said = self._state(now)
+        metric, score = self._score()
+        return {
+            "name": name,
+            "kind": str(self.start.get("kind") or ("pretrain" if self.folder.name.startswith("pretrain") else "")),
+            "task": str(self.start.get("task") or ""),
+            "state": state,
+            "said": said,
+            "step": self.step,
+            "total": self.total,
+            "loss": _short(self.loss),
+            "metric": metric,
+            "score": _short(score),
+            "seconds": _short(self.elapsed_seconds),
+            "begun": self.begun,
+            "changed": round(self._tail.modified_seconds),
+            "curve": self._curve,
+            "broken": self.broken_lines,
+        }
+
+    def _parsed(self, line: bytes) -> Mapping[str, Any]:
+        event = _object(line)
+        self.broken_lines += event is None
+        return event or {}
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "start":
+            self.start, self.stop = event, None
+            if self.begun is None:
+                self.begun = number(event.get("time"))
+        if kind in ("start", "phase"):
+            self.total = number(mapping(event.get("plan")).get("steps")) or self.total
+        elif kind == "decision" and event.get("name") == "total_steps":
+            self.total = number(event.get("value")) or self.total
+        elif kind == "evaluation":
+            self._pause_seconds = max(self._pause_seconds, number(event.get("seconds")) or 0.0)
+            self.validation_loss = number(event.get("loss"))
+            if event.get("best") or not self.best.get("best"):
+                self.best = {key: event.get(key) for key in ("best", "loss", "scores")}
+        elif kind == "stop":
+            self.stop = event
+        resumed = number(event.get("resumed_from"))
+        self.step = int(resumed) if resumed is not None else max(self.step, step_of(event))
+        self.elapsed_seconds = number(event.get("elapsed_seconds")) or self.elapsed_seconds
+
+    def _read_recent(self) -> None:
+        """The last whole step line and, of those just before it, how far apart they are."""
+        if not self._recent:
+            return
+        events = [self._parsed(line) for line in self._recent]
+        self._recent.clear()
+        for event in events:
+            self._event(event)
+            self.loss = number(event.get("loss")) if "loss" in event else self.loss
+        times = [number(event.get("elapsed_seconds")) for event in events]
+        pauses = [after - before for before, after in itertools.pairwise(times) if before and after]
+        self._pause_seconds = max([self._pause_seconds, *([statistics.median(pauses)] if pauses else [])])
+
+    def _draw(self, line: bytes) -> None:
+        """Every so-many-th loss: where there are too many, every other is dropped, and from then on skipped."""
+        loss = number((_object(line) or {}).get("loss"))
+        if loss is not None:
+            self._curve.append(float(f"{loss:.4g}"))
+        if len(self._curve) >= CURVE_POINTS:
+            self._curve, self._stride = self._curve[::2], 2 * self._stride
+
+    def _state(self, now: float) -> tuple[State, str]:
+        if self.stop is not None:
+            reason = str(self.stop.get("reason") or "unknown")
+            if reason == "done":
+                return "done", ""
+            message = str(self.stop.get("message") or "")
+            return ("stopped", f"by {reason}") if reason.startswith("SIG") else ("failed", message or reason)
+        patience = max(SILENT_SECONDS, 10 * self._pause_seconds)
+        if now - self._tail.modified_seconds > patience:
+            return "killed", f"a guess: no line for over {duration(patience)}, and none that tells of an end"
+        return "running", ""
+
+    def _score(self) -> tuple[str, float | None]:
+        """The best evaluation's score by the metric that chooses: of a pre-training its loss."""
+        scores = mapping(self.best.get("scores"))
+        if self.start.get("kind") == "pretrain" or not scores:
+            return "validation loss", number(self.best.get("loss"))
+        chosen = _METRIC.search(_text(self.folder / "recipe.toml"))
+        metric = chosen[1] if chosen and chosen[1] in scores else next(iter(scores))
+        return words(metric), number(scores[metric])
+
+
+def _object(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
