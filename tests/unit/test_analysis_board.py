@@ -49,7 +49,7 @@ def append(folder: Path, *events: Mapping[str, Any], torn: str = "") -> None:
 def served(tmp_path: Path) -> Iterator[tuple[Board, Callable[..., HTTPResponse]]]:
     """A board of tmp_path/runs, and a function that asks it."""
     (tmp_path / "runs").mkdir()
-    with Board(tmp_path / "runs", port=0) as board:
+    with Board(tmp_path / "runs", port=0, seconds_between_looks=0) as board:
         thread = threading.Thread(target=board.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
 
@@ -188,7 +188,7 @@ def test_runs_are_found_at_any_depth_and_go_when_they_go(tmp_path: Path) -> None
     write_events(tmp_path / "one" / "pretrain" / "checkpoints" / "no", pretraining_events(20))
     write_events(tmp_path / ".hidden", pretraining_events(20))
     (tmp_path / "around").symlink_to(tmp_path)
-    shelf = Shelf(tmp_path)
+    shelf = Shelf(tmp_path, seconds_between_looks=0)
     first = shelf.since("")
     stages = [f"one/{name}" for name in ("finetune", "finetune-random-weights", "pretrain")]
     assert sorted(first["items"]) == ["deep/er/trial-1", *stages]
@@ -197,7 +197,6 @@ def test_runs_are_found_at_any_depth_and_go_when_they_go(tmp_path: Path) -> None
         assert shelf.folder(unknown) is None, unknown
     shutil.rmtree(tmp_path / "one")
     write_events(tmp_path / "new", pretraining_events(20))
-    shelf._next_look = 0.0
     then = shelf.since(first["version"])
     assert (list(then["items"]), sorted(then["gone"])) == (["new"], stages)
 
@@ -207,7 +206,7 @@ def test_of_thousands_of_runs_those_that_changed_are_read(tmp_path: Path, monkey
         write_events(tmp_path / f"run-{i}", finetuning_events("tag", best=0.7)[:4])
         os.utime(tmp_path / f"run-{i}", (1e9, 1e9))
     os.utime(tmp_path, (1e9, 1e9))
-    shelf = Shelf(tmp_path)
+    shelf = Shelf(tmp_path, seconds_between_looks=0)
     first = shelf.since("")
     assert len(first["items"]) == 300
     listed: list[Any] = []
@@ -217,7 +216,6 @@ def test_of_thousands_of_runs_those_that_changed_are_read(tmp_path: Path, monkey
     monkeypatch.setattr(Path, "open", lambda path, *args, **more: opened.append(path) or path_open(path, *args, **more))
     append(tmp_path / "run-7", {"event": "stop", "step": 12, "reason": "done"})
     opened.clear()
-    shelf._next_look = 0.0
     then = shelf.since(first["version"])
     assert list(then["items"]) == ["run-7"]
     assert (listed, opened) == ([], [tmp_path / "run-7" / "metrics.jsonl"])
@@ -250,7 +248,7 @@ def test_recipes_differ_by_key(tmp_path: Path) -> None:
 
 
 def test_pages_of_a_run_come_in_parts_and_then_only_new_ones(served: Any, tmp_path: Path) -> None:
-    board, ask = served
+    _, ask = served
     make_tag_run(tmp_path / "runs" / "quick", steps=300, upto="pretrain")
     assert ask("/run?run=quick").status == 200
     first = json.load(ask("/api/run?run=quick"))
@@ -262,8 +260,6 @@ def test_pages_of_a_run_come_in_parts_and_then_only_new_ones(served: Any, tmp_pa
     log = tmp_path / "runs" / "quick" / "pretrain" / "metrics.jsonl"
     kept = log.read_text(encoding="utf-8").rpartition("\n")[0] + "\n"
     log.write_text(kept + "".join(json.dumps(event) + "\n" for event in rest), encoding="utf-8")
-    for page in board.pages._pages.values():
-        page._next_look = 0.0
     then = json.load(ask("/api/run?" + urlencode({"run": "quick", "since": first["version"]})))
     assert not then["whole"]
     assert {"header", "chart pretrain/Loss"} <= then["items"].keys()
@@ -284,12 +280,10 @@ def test_several_runs_are_compared(served: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_be_read_says_so_and_keeps_what_was_shown(served: Any, tmp_path: Path) -> None:
-    board, ask = served
+    _, ask = served
     make_classify_run(tmp_path / "runs" / "a")
     first = json.load(ask("/api/run?run=a"))
     os.mkfifo(tmp_path / "runs" / "a" / "other.json")
-    for page in board.pages._pages.values():
-        page._next_look = 0.0
     then = json.load(ask("/api/run?" + urlencode({"run": "a", "since": first["version"]})))
     assert list(then["items"]) == ["section trouble"]
     assert "no plain file" in then["items"]["section trouble"]

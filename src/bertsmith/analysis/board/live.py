@@ -27,14 +27,15 @@ _Stamp = tuple[tuple[str, int, int], ...]
 class LivePages:
     """Pages by the runs they show."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds_between_looks: float = 1.0):
+        self._seconds_between_looks = seconds_between_looks
         self._lock = threading.Lock()
         self._pages: OrderedDict[tuple[str, ...], _Page] = OrderedDict()
 
     def since(self, folders: Mapping[str, Path], token: str) -> dict[str, Any]:
         """`Feed.since` of the page's parts, and their `order`."""
         with self._lock:
-            page = self._pages.setdefault(tuple(folders), _Page())
+            page = self._pages.setdefault(tuple(folders), _Page(self._seconds_between_looks))
             self._pages.move_to_end(tuple(folders))
             while len(self._pages) > MOST_PAGES:
                 self._pages.popitem(last=False)
@@ -42,7 +43,8 @@ class LivePages:
 
 
 class _Page:
-    def __init__(self) -> None:
+    def __init__(self, seconds_between_looks: float) -> None:
+        self._seconds_between_looks = seconds_between_looks
         self._lock = threading.Lock()
         self._feed = Feed()
         self._order: list[str] = []
@@ -55,7 +57,9 @@ class _Page:
                 begun = time.monotonic()
                 self._look(folders)
                 took = time.monotonic() - begun
-                self._next_look = begun + max(1.0, 4 * took)  # a long run's report leaves time for its training
+                self._next_look = begun + self._seconds_between_looks * max(
+                    1.0, 4 * took
+                )  # a long run's report leaves time for its training
             return self._feed.since(token) | {"order": self._order}
 
     def _look(self, folders: Mapping[str, Path]) -> None:
@@ -66,7 +70,7 @@ class _Page:
                 return
             parts = _parts(folders)
             self._stamp = stamp
-        except (BertsmithError, OSError) as error:
+        except (BertsmithError, OSError, RecursionError) as error:
             self._stamp = None
             kept = {key: value for key, value in self._feed.items().items() if key != "section trouble"}
             said = tag("p", {"class": "trouble"}, f"Cannot be read now: {error}")

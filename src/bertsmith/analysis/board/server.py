@@ -5,6 +5,8 @@ import hashlib
 import ipaddress
 import json
 import socket
+import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -49,17 +51,18 @@ class Board(ThreadingHTTPServer):
         folder: looked through for metrics.jsonl.
         host: an address of this machine; other than loopback ones, everybody who reaches the machine can read the runs.
         port: 0 for any that is free; `url` says which.
+        seconds_between_looks: at the files, at least, however many clients ask.
 
     Raises `ArtifactError` where `folder` is none, `UsageError` where host or port cannot be had.
     """
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 8765):
+    def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 8765, *, seconds_between_looks: float = 1.0):
         if not folder.is_dir():
             raise ArtifactError(f"{folder} is not a folder; give one that holds runs, such as runs")
-        self.shelf = Shelf(folder)
-        self.pages = LivePages()
+        self.shelf = Shelf(folder, seconds_between_looks=seconds_between_looks)
+        self.pages = LivePages(seconds_between_looks=seconds_between_looks)
         self.name = folder.resolve().name or str(folder.resolve())
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -79,6 +82,11 @@ class Board(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away in the middle is not worth a traceback."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def answer(self, target: str, host: str) -> Answer:
         """Answer GET `target` (path and query), asked of the server by the name `host`."""
@@ -128,7 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
     """Seconds for a request to arrive in, and for a connection to stay open without one."""
 
     def do_GET(self) -> None:
-        self._send(self.server.answer(self.path, self.headers.get("Host", "")))
+        try:
+            answer = self.server.answer(self.path, self.headers.get("Host", ""))
+        except Exception:  # a defect of ours: told where the board was started, and it goes on
+            traceback.print_exc()
+            answer = _wrong(500, "The board failed to make this page; where it was started it says why.")
+        self._send(answer)
 
     do_HEAD = do_GET  # noqa: N815
 

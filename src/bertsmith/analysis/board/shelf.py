@@ -32,12 +32,13 @@ class _Listing:
 class Shelf:
     """Runs by their path below `root`, with `/` between its parts; `root` itself is called `.`."""
 
-    def __init__(self, root: Path, *, seconds_a_look: float = 1.0):
+    def __init__(self, root: Path, *, seconds_a_look: float = 1.0, seconds_between_looks: float = 1.0):
         self.root = root
         self.feed = Feed()
         self.num_unread = 0
         """Runs whose log is not read to its end yet: thousands of logs are read bit by bit."""
         self._seconds_a_look = seconds_a_look
+        self._seconds_between_looks = seconds_between_looks
         self._lock = threading.Lock()
         self._next_look = 0.0
         self._listings: dict[str, _Listing] = {}
@@ -45,13 +46,13 @@ class Shelf:
         self._rows: dict[str, dict[str, Any]] = {}
 
     def since(self, token: str) -> dict[str, Any]:
-        """Rows that changed after `token`, as `Feed.since` has them; looks at the folder, at most once a second."""
+        """Rows that changed after `token`, as `Feed.since` has them; first looks at the folder, now and then."""
         with self._lock:
             if time.monotonic() >= self._next_look:
                 begun = time.monotonic()
                 self._look()
                 took = time.monotonic() - begun
-                self._next_look = begun + max(1.0, 5 * took) if not self.num_unread else 0.0
+                self._next_look = 0.0 if self.num_unread else begun + self._seconds_between_looks * max(1.0, 5 * took)
             return self.feed.since(token) | {"unread": self.num_unread}
 
     def folder(self, name: str) -> Path | None:

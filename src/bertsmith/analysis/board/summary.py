@@ -21,6 +21,8 @@ State = Literal["running", "done", "stopped", "failed", "killed"]
 SILENT_SECONDS = 120.0
 """A log that says nothing for so long, and for ten times its usual pause, is taken for that of a killed run."""
 CURVE_POINTS = 32
+LONGEST = 300
+"""Characters of a text from a log, in the table."""
 _STEP = re.compile(rb'\{"event": ?"step"')
 _METRIC = re.compile(r'^metric = "(\w+)"', re.MULTILINE)
 
@@ -76,14 +78,14 @@ class Summary:
         metric, score = self._score()
         return {
             "name": name,
-            "kind": str(self.start.get("kind") or ("pretrain" if self.folder.name.startswith("pretrain") else "")),
-            "task": str(self.start.get("task") or ""),
+            "kind": str(self.start.get("kind") or "")[:LONGEST],
+            "task": str(self.start.get("task") or "")[:LONGEST],
             "state": state,
-            "said": said,
+            "said": said[:LONGEST],
             "step": self.step,
             "total": self.total,
             "loss": _short(self.loss),
-            "metric": metric,
+            "metric": metric[:LONGEST],
             "score": _short(score),
             "seconds": _short(self.elapsed_seconds),
             "begun": self.begun,
