@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -15,6 +17,9 @@ wait_asleep()  # as the command line does; tests share the processors with the p
 import torch  # noqa: E402
 
 from postgres_case import Postgres, binaries, running_postgres  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 settings.register_profile("bertsmith", deadline=None)  # a first call may import torch
 settings.load_profile("bertsmith")
@@ -54,3 +59,17 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """Debian's Chromium, driven by playwright, without the browsers that playwright would download."""
+    playwright = pytest.importorskip("playwright.sync_api", reason='no playwright: pip install "bertsmith[dev]"')
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("Chromium is not installed (no chromium in PATH): apt-get install --no-install-recommends chromium")
+    with playwright.sync_playwright() as driver:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses one to root
+        browser = driver.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()

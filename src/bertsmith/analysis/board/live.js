@@ -16,12 +16,15 @@ function built(markup) {
 // A new figure for a chart, zoomed as its group is.
 function renewFigure(name, markup) {
   const figure = built(markup), old = figures.get(name);
+  const isFocused = old?.contains(document.activeElement);
   figures.set(name, figure);
   if (old?.isConnected) old.replaceWith(figure);
+  if (isFocused) figure.querySelector("[tabindex]")?.focus({ preventScroll: true });
   const chart = new Chart(figure);
   const at = charts.findIndex((one) => one.figure === old);
+  const pointedAt = charts[at]?.at;
   if (at >= 0) charts[at] = chart; else charts.push(chart);
-  return chart;
+  return [chart, pointedAt];
 }
 
 function dropFigure(name) {
@@ -83,7 +86,10 @@ function take(news) {
   for (const [name, markup] of Object.entries(news.items)) if (name.startsWith("chart ")) fresh.push(renewFigure(name, markup));
   for (const [name, markup] of Object.entries(news.items)) if (!name.startsWith("chart ")) renewSection(name, markup);
   arrange(news.order);
-  for (const chart of fresh) if (zoomed.has(chart.group)) chart.zoom(zoomed.get(chart.group));
+  for (const [chart, pointedAt] of fresh) {
+    if (zoomed.has(chart.group)) chart.zoom(zoomed.get(chart.group));
+    if (pointedAt !== undefined) chart.point(pointedAt);
+  }
   version = news.version;
 }
 
@@ -93,24 +99,25 @@ function tell(said, isTrouble) {
   told.classList.toggle("trouble", isTrouble);
 }
 
+async function renew() {
+  const query = new URLSearchParams(location.search);
+  query.set("since", version);
+  const response = await fetch("/api/run?" + query).catch(() => null);
+  if (response?.status === 404) return tell("The run's folder is gone; this is what was seen of it last.", true);
+  if (!response?.ok) return tell("The board's server does not answer; trying again.", true);
+  const news = await response.json();
+  const isNew = news.whole || news.gone.length > 0 || Object.keys(news.items).length > 0;
+  if (isNew) take(news);
+  if (isNew || document.querySelector("#told.trouble")) tell("renewed at " + new Date().toLocaleTimeString(), false);
+}
+
 async function poll() {
+  const isDragging = charts.some((chart) => chart.from !== undefined); // news would take the chart from the hand
   try {
-    const query = new URLSearchParams(location.search);
-    query.set("since", version);
-    const response = await fetch("/api/run?" + query);
-    if (response.status === 404) tell("The run's folder is gone; this is what was seen of it last.", true);
-    else if (!response.ok) throw new Error(response.statusText);
-    else {
-      const news = await response.json();
-      const anything = Object.keys(news.items).length || news.gone.length || news.whole;
-      if (anything) take(news);
-      if (anything || document.querySelector("#told.trouble")) tell("renewed at " + new Date().toLocaleTimeString(), false);
-    }
-  } catch (error) {
-    if (!(error instanceof TypeError)) console.error(error);
-    tell("The board's server does not answer; trying again.", true);
+    if (!isDragging) await renew();
+  } finally {
+    setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", poll, { once: true }) : poll()), POLL_MILLISECONDS);
   }
-  setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", poll, { once: true }) : poll()), POLL_MILLISECONDS);
 }
 
 document.querySelector(".top a").href = "/" + (sessionStorage.getItem("board") ?? "");

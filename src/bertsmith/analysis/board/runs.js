@@ -255,23 +255,29 @@ function changed() {
   tell(show(), unread);
 }
 
-async function poll() {
-  let pause = POLL_MILLISECONDS;
-  try {
-    const response = await fetch("/api/runs?" + new URLSearchParams({ since: version }));
-    if (!response.ok) throw new Error(response.statusText);
-    const news = await response.json();
-    if (news.whole) rows.clear();
-    for (const name of news.gone) { rows.delete(name); lines.delete(name); }
-    for (const [name, row] of Object.entries(news.items)) rows.set(name, row);
-    ({ version, unread } = news);
-    tell(show(), unread);
-    if (unread) pause = 100;
-  } catch {
+async function renew() {
+  const response = await fetch("/api/runs?" + new URLSearchParams({ since: version })).catch(() => null);
+  if (!response?.ok) {
+    unread = 0;
     setText(document.querySelector("#told"), "The board's server does not answer; trying again.");
     document.querySelector("#told").classList.add("trouble");
+    return;
   }
-  setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", poll, { once: true }) : poll()), pause);
+  const news = await response.json();
+  if (news.whole) rows.clear();
+  for (const name of news.gone) { rows.delete(name); lines.delete(name); }
+  for (const [name, row] of Object.entries(news.items)) rows.set(name, row);
+  ({ version, unread } = news);
+  tell(show(), unread);
+}
+
+async function poll() {
+  try {
+    await renew();
+  } finally {
+    const again = () => (document.hidden ? document.addEventListener("visibilitychange", poll, { once: true }) : poll());
+    setTimeout(again, unread ? 100 : POLL_MILLISECONDS);
+  }
 }
 
 readAddress();

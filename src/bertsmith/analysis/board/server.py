@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "bertsmith", ""
     timeout = 30
-    """Seconds for a request to arrive in, and for a connection to stay open without one."""
+    """Seconds for a request to arrive in."""
 
     def do_GET(self) -> None:
         try:
@@ -162,8 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif len(body) > _LEAST_ZIPPED and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, compresslevel=4, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # a body that nobody reads, and that must not be taken for the next request
+        # Each connection is for one request: none waits with a thread of its own, and no body that came with a
+        # request is taken for the next one.
+        self.close_connection = True
+        headers["Connection"] = "close"
         try:
             self.send_response(HTTPStatus.NOT_MODIFIED if is_known else answer.status)
             for name, value in headers.items():
@@ -171,13 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             if not is_known:
                 self.send_header("Content-Type", answer.content_type)
                 self.send_header("Content-Length", str(len(body)))
-            if self.close_connection:
-                self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
-        except (ConnectionError, TimeoutError):  # the browser went away
-            self.close_connection = True
+        except (ConnectionError, TimeoutError):
+            pass  # the browser went away
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not told of: every open page asks every other second."""

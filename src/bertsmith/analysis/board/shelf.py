@@ -48,11 +48,7 @@ class Shelf:
     def since(self, token: str) -> dict[str, Any]:
         """Rows that changed after `token`, as `Feed.since` has them; first looks at the folder, now and then."""
         with self._lock:
-            if time.monotonic() >= self._next_look:
-                begun = time.monotonic()
-                self._look()
-                took = time.monotonic() - begun
-                self._next_look = 0.0 if self.num_unread else begun + self._seconds_between_looks * max(1.0, 5 * took)
+            self._look_now_and_then()
             return self.feed.since(token) | {"unread": self.num_unread}
 
     def folder(self, name: str) -> Path | None:
@@ -61,13 +57,19 @@ class Shelf:
         Names are looked up, never joined to a path, so no name leads out of `root`.
         """
         with self._lock:
-            if not self._summaries:
-                self._look()
-            summary = self._summaries.get(name)
-            if summary is not None:
-                return summary.folder
+            self._look_now_and_then()
+            if name in self._summaries:
+                return self._summaries[name].folder
             chain = next((one.folder.parent for run, one in self._summaries.items() if whole_of(run) == name), None)
             return chain if chain is not None and (chain / "recipe.toml").is_file() else None
+
+    def _look_now_and_then(self) -> None:
+        if time.monotonic() < self._next_look:
+            return
+        begun = time.monotonic()
+        self._look()
+        took = time.monotonic() - begun
+        self._next_look = 0.0 if self.num_unread else begun + self._seconds_between_looks * max(1.0, 5 * took)
 
     def _look(self) -> None:
         now, deadline = time.time(), time.monotonic() + self._seconds_a_look
