@@ -317,7 +317,7 @@ def test_every_page_has_its_parts_and_no_script_of_its_own(served: Any, tmp_path
 
 
 def test_wrong_folders_hosts_and_ports_get_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is not a folder; give one that holds runs"):
+    with pytest.raises(ArtifactError, match="is not a folder; name the one that holds your runs"):
         Board(tmp_path / "nowhere")
     with Board(tmp_path, port=0) as board:
         assert board.is_loopback
@@ -325,5 +325,15 @@ def test_wrong_folders_hosts_and_ports_get_a_sentence(tmp_path: Path) -> None:
             Board(tmp_path, port=board.server_port)
     with pytest.raises(UsageError, match="--host"):
         Board(tmp_path, host="203.0.113.7", port=0)
-    shown = CliRunner().invoke(app, ["board", str(tmp_path), "--port", "70000"])
-    assert shown.exit_code == 2
+
+
+def test_the_command_says_where_and_warns_when_others_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Board, "serve_forever", lambda board: None)
+    here = CliRunner().invoke(app, ["board", str(tmp_path), "--port", "0"])
+    assert here.exit_code == 0
+    assert here.stdout.startswith(f"{tmp_path} at http://127.0.0.1:")
+    assert here.stderr == ""
+    everywhere = CliRunner().invoke(app, ["board", str(tmp_path), "--port", "0", "--host", "0.0.0.0"])
+    [warning] = everywhere.stderr.splitlines()
+    assert warning == "warning: everybody who can reach 0.0.0.0 can read these runs; there is no password"
+    assert CliRunner().invoke(app, ["board", str(tmp_path), "--port", "70000"]).exit_code == 2

@@ -63,6 +63,7 @@ function matches(row, text) {
   return text.toLowerCase().split(/\s+/).every((word) => {
     const parts = /^(step|loss|score|seconds|hours)(<=|>=|<|>)(-?[\d.]+(?:e-?\d+)?)$/.exec(word);
     if (!parts) return said.includes(word);
+    if (parts[1] === "score" && row.kind === "pretrain") return false; // its best is a loss
     const value = row[COMPARED[parts[1]]], limit = Number(parts[3]) * (parts[1] === "hours" ? 3600 : 1);
     if (value === null || Number.isNaN(limit)) return false;
     return { "<": value < limit, ">": value > limit, "<=": value <= limit, ">=": value >= limit }[parts[2]];
@@ -71,14 +72,16 @@ function matches(row, text) {
 
 const kindOf = (row) => row.task || row.kind || "unknown";
 
+const byName = new Intl.Collator("en", { numeric: true }).compare; // run-9 before run-10
+
 function ordered(found) {
   const down = wanted.sort.startsWith("-"), key = wanted.sort.replace("-", "");
   const { value } = COLUMNS.find((one) => one.key === key) ?? COLUMNS[7];
   const compare = (a, b) => {
     const [x, y] = [value(a), value(b)];
     if (x === null || y === null) return (x === null) - (y === null); // what is not known comes last, either way
-    const sign = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
-    return (down ? -sign : sign) || a.name.localeCompare(b.name, "en", { numeric: true });
+    const sign = typeof x === "string" ? byName(x, y) : x - y;
+    return (down ? -sign : sign) || byName(a.name, b.name);
   };
   return found.sort(compare);
 }

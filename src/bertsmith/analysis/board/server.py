@@ -60,7 +60,7 @@ class Board(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 8765, *, seconds_between_looks: float = 1.0):
         if not folder.is_dir():
-            raise ArtifactError(f"{folder} is not a folder; give one that holds runs, such as runs")
+            raise ArtifactError(f"{folder} is not a folder; name the one that holds your runs: bertsmith board FOLDER")
         self.shelf = Shelf(folder, seconds_between_looks=seconds_between_looks)
         self.pages = LivePages(seconds_between_looks=seconds_between_looks)
         self.name = folder.resolve().name or str(folder.resolve())

@@ -77,7 +77,7 @@ class Shelf:
         for name in self._summaries.keys() - found:
             del self._summaries[name]
             self._rows.pop(name, None)
-        for name in found - self._summaries.keys():
+        for name in sorted(found - self._summaries.keys(), key=self._age):
             self._summaries[name] = Summary(self.root / name)
         self.num_unread = 0
         for name, summary in self._summaries.items():
@@ -94,6 +94,13 @@ class Shelf:
             if changed or row is None or row["state"] == "running":  # of the others, time changes nothing
                 self._rows[name] = summary.row(name, now)
         self.feed.update(self._rows)
+
+    def _age(self, name: str) -> float:
+        """So that of many runs the newest are read first."""
+        try:
+            return -(self.root / name / "metrics.jsonl").stat().st_mtime
+        except OSError:
+            return 0.0
 
     def _find(self) -> set[str]:
         """Names of all folders with a log. Folders that did not change are not listed again."""
