@@ -44,6 +44,7 @@ OTHER_VALUES: dict[str, Any] = {
     "calibrate": True,
     "augment": {},
     "learn_on": {},
+    "distill": {"teacher": "t"},
 }
 """Another value than by default, of each key that not every task takes."""
 BESIDE: dict[str, dict[str, Any]] = {

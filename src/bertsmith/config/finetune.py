@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from bertsmith.config.augment import AugmentConfig
 from bertsmith.config.continual import LearnOnConfig
+from bertsmith.config.distill import DistillConfig
 from bertsmith.config.section import Column, Positive, Section, Share
 from bertsmith.config.table import Rows, TableConfig
 from bertsmith.config.task_keys import refuse_idle
@@ -120,6 +121,8 @@ class FinetuneConfig(LoopConfig, TableConfig):
     """Changed copies of the training rows."""
     learn_on: LearnOnConfig | None = None
     """Go on from a fine-tuned model without forgetting what it knew."""
+    distill: DistillConfig | None = None
+    """Learn from a larger model of the same task, beside the labels."""
     metric: str | None = None
     """Score by which the best checkpoint is chosen; default: the task's own (classify: macro_f1, tag: f1)."""
     evaluate_every: Literal["epoch"] | Positive = "epoch"

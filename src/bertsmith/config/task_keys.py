@@ -32,6 +32,7 @@ TASKS_WITH: Mapping[str, tuple[str, ...]] = {
     "calibrate": tuple(task for task in _LABELLED if task != "regress"),
     "augment": (*_WHOLE_TEXTS, "tag"),
     "learn_on": TASKS_THAT_LEARN_ON,
+    "distill": _WITH_HEAD,
 }
 """Key -> tasks that take it."""
 
@@ -46,7 +47,7 @@ NEEDED_BY: Mapping[str, tuple[str, tuple[Any, ...]]] = {
 }
 """Key -> the key beside which it changes something, and that one's values."""
 
-_SECTIONS = ("code_words", "augment", "learn_on")
+_SECTIONS = ("code_words", "augment", "learn_on", "distill")
 
 
 def refuse_idle(given: Iterable[str], settings: Mapping[str, Any]) -> None:

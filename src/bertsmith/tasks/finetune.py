@@ -175,7 +175,7 @@ class _Run:
         if task.outputs.is_of_whole_batch:
             loss: TrainingLoss = WholeBatchLoss(task, model, config, shape)
         else:
-            loss = TrainingLoss(task, model, config, shape, memory)
+            loss = TrainingLoss(task, model, config, shape, memory, self.inputs.teacher)
         batches = TrainingBatches(
             train_features,
             objective=task.name,

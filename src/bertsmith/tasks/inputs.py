@@ -21,6 +21,7 @@ from bertsmith.tasks.predict import TASKS, check_max_length, check_tokenizer
 from bertsmith.tasks.slices import read_slices
 from bertsmith.tasks.splits import Splits, read_splits
 from bertsmith.tasks.starting_model import StartingPoint, head_digest, with_own_head
+from bertsmith.tasks.teacher import Teacher
 from bertsmith.tokenizer.encode import Tokenizer
 from bertsmith.training.batch_choice import finetuning_batch_size
 from bertsmith.training.run_dir import model_digest
@@ -31,6 +32,7 @@ _NOT_OF_THE_WEIGHTS: dict[str, Any] = {
     "model": True,  # its files are hashed instead, and so are the rows
     "augment": {"model"},
     "learn_on": {"old", "test"},
+    "distill": {"teacher"},  # as with "model"
 }
 """Keys of `FinetuneConfig` that the trained weights do not depend on."""
 
@@ -47,6 +49,8 @@ class Inputs:
     start: StartingPoint
     old: OldTask | None
     """What the model knew, where it learns on."""
+    teacher: Teacher | None
+    """What it learns from beside the labels."""
     tokenizer: Tokenizer
     made_from: Mapping[str, Any]
     """All that the weights depend on."""
@@ -166,6 +170,7 @@ def read_inputs(
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
         "old_rows": None if old is None else old.digest(),
         "augment_model": augment_model_digest(config, allow_pickle=recipe.runtime.allow_pickle),
+        "teacher": None if config.distill is None else model_digest(resolve_model_dir(config.distill.teacher)),
         "seed": seed,
         "rows": splits.training_digest(),
         "model": model_digest(directory),
@@ -175,7 +180,8 @@ def read_inputs(
     start = StartingPoint(directory, random_weights, position_init, seed, recipe.runtime.allow_pickle)
     if old is not None:
         start = replace(start, known=old.known_labels, fresh_head=old.is_separate)
-    return Inputs(config, task, splits, sliced, start, old, tokenizer, made_from, str(chosen))
+    teacher = Teacher.load(config, labels=splits.labels, tokenizer=tokenizer, student=directory, runtime=runtime)
+    return Inputs(config, task, splits, sliced, start, old, teacher, tokenizer, made_from, str(chosen))
 
 
 def _check_metric(config: FinetuneConfig, task: Task[Any, Any], known: Sequence[str]) -> None:

@@ -4,12 +4,13 @@
     adversarial   fgm: Miyato et al. 2017, arXiv:1605.07725; pgd: Madry et al. 2018, arXiv:1706.06083
     l2_start      L2-SP, Li et al. 2018, arXiv:1802.01483: L2 to the weights it started with
 
-What holds on to an earlier task is in `memory`. Each is an objective of its own, with its own line in metrics.jsonl.
-All are sums over targets, so that they do not hang on how a batch is cut into micro-batches.
+What holds on to an earlier task is in `memory`, what a larger model teaches in `teacher`. Each is an objective of its
+own, with its own line in metrics.jsonl. All are sums over targets, so that they do not hang on how a batch is cut into
+micro-batches.
 """
 
 import contextlib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from bertsmith.tasks.base import Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.losses import Shape
 from bertsmith.tasks.memory import Memory
+from bertsmith.tasks.teacher import Teacher
 
 R_DROP, ADVERSARIAL, L2_START = "r_drop", "adversarial", "l2_start"
 
@@ -37,8 +39,10 @@ class TrainingLoss:
         config: FinetuneConfig,
         shape: Shape,
         memory: Memory | None = None,
+        teacher: Teacher | None = None,
     ):
-        self.task, self.model, self.config, self.shape, self.memory = task, model, config, shape, memory
+        self.task, self.model, self.config, self.shape = task, model, config, shape
+        self.memory, self.teacher = memory, teacher
         self._start = _start(model) if config.l2_start else []
 
     @property
@@ -46,8 +50,8 @@ class TrainingLoss:
         """Objective -> weight, of those beside the task's own."""
         config = self.config
         found = {R_DROP: config.r_drop, ADVERSARIAL: float(config.adversarial is not None), L2_START: config.l2_start}
-        besides = self.memory.weights if self.memory is not None else {}
-        return {name: weight for name, weight in found.items() if weight} | besides
+        besides = [part.weights for part in (self.memory, self.teacher) if part is not None]
+        return {name: weight for name, weight in found.items() if weight} | dict(ChainMap(*besides))
 
     def __call__(self, batch: TaskBatch) -> Mapping[str, Tensor]:
         if self.memory is not None and self.memory.is_old(batch):
@@ -66,15 +70,21 @@ class TrainingLoss:
         return sums
 
     def _sums(self, batch: TaskBatch) -> tuple[dict[str, Tensor], Tensor | None]:
-        """And the outputs of the first reading, where a memory compares them."""
-        if not self.config.r_drop and self.memory is None:
+        """And the outputs of the first reading, where a memory or a teacher compares them."""
+        if not self.config.r_drop and self.memory is None and self.teacher is None:
             return {self.task.name: self._loss(batch)}, None
-        outputs, loss = self._read(batch)
+        taught: dict[str, Tensor] = {}
+        if self.teacher is None:
+            outputs, loss = self._read(batch)
+        else:
+            with self.teacher.listening(self.model) as heard:
+                outputs, loss = self._read(batch)
+            taught = self.teacher.sums(batch, outputs, heard.found)
         if not self.config.r_drop:
-            return {self.task.name: loss}, outputs
+            return {self.task.name: loss} | taught, outputs
         again, second = self._read(batch)
         apart = self.task.outputs.divergences(outputs, again, batch.item_groups).sum()
-        return {self.task.name: (loss + second) / 2, R_DROP: apart}, outputs
+        return {self.task.name: (loss + second) / 2, R_DROP: apart} | taught, outputs
 
     def _loss(self, batch: TaskBatch) -> Tensor:
         return self.task.loss_sum(self.model, batch, self.shape)
