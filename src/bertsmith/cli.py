@@ -17,6 +17,7 @@ import typer
 from bertsmith.commands import (
     board,
     compare,
+    compress,
     corpus,
     data,
     evaluate,
@@ -58,6 +59,7 @@ app.command("board")(board.board)
 app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)
+app.add_typer(compress.app, name="compress")
 app.add_typer(data.app, name="data")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(tokenizer.app, name="tokenizer")

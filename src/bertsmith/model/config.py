@@ -83,6 +83,9 @@ class BertConfig:
     """What follows each of them."""
     own_head: str | None = None
     """Name of the class that a user's own head is of."""
+    layer_heads: tuple[int, ...] | None = None
+    """Attention heads of each layer, of which some were cut out; None: `num_attention_heads` each, as transformers
+    wants it. A head's width stays `hidden_size / num_attention_heads`."""
     output_hidden_states: bool = False
     output_attentions: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +116,8 @@ class BertConfig:
             self._refuse("problem_type", "one of " + ", ".join(PROBLEM_TYPES))
         if self.hidden_size % self.num_attention_heads:
             self._refuse("hidden_size", f"a multiple of num_attention_heads = {self.num_attention_heads}")
+        if self.layer_heads is not None:
+            self._check_layer_heads()
         if self.pad_token_id is not None:
             self._check_whole("pad_token_id", least=0)
             if self.pad_token_id >= self.vocab_size:
@@ -124,6 +129,11 @@ class BertConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each layer."""
+        return self.layer_heads or (self.num_attention_heads,) * self.num_hidden_layers
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -159,6 +169,8 @@ class BertConfig:
             raise CheckpointError(
                 f"{where}: embedding_size = {raw['embedding_size']!r} is not supported; only that of hidden_size is"
             )
+        if isinstance(raw.get("layer_heads"), list):
+            raw = {**raw, "layer_heads": tuple(raw["layer_heads"])}
         names = {f.name for f in dataclasses.fields(cls)} - {"extra", "id2label", "num_labels"}
         values = {key: raw[key] for key in names & raw.keys() if raw[key] is not None or key in _MAY_BE_NONE}
         extra = {key: value for key, value in raw.items() if key not in names | {"id2label", "label2id", "num_labels"}}
@@ -179,6 +191,8 @@ class BertConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("extra", "id2label", "num_labels"):
             del values[name]
+        if self.layer_heads is None:
+            del values["layer_heads"]
         for name, usual in PLAIN_HEAD.items():
             if values[name] == usual:  # so that a usual model has the keys of Hugging Face and no others
                 del values[name]
@@ -188,6 +202,13 @@ class BertConfig:
             values["id2label"] = {str(index): name for index, name in enumerate(self.labels)}
             values["label2id"] = {name: index for index, name in enumerate(self.labels)}
         return values
+
+    def _check_layer_heads(self) -> None:
+        found = self.layer_heads
+        most = self.num_attention_heads
+        is_list = isinstance(found, tuple) and len(found) == self.num_hidden_layers
+        if not is_list or not all(type(heads) is int and 1 <= heads <= most for heads in found or ()):
+            self._refuse("layer_heads", f"{self.num_hidden_layers} whole numbers, one a layer, from 1 to {most}")
 
     def _check_whole(self, name: str, *, least: int) -> None:
         value = getattr(self, name)

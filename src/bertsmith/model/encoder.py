@@ -70,16 +70,18 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention: softmax(Q Kᵀ / sqrt(head)) V for each head (Vaswani et al., section 3.2)."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: BertConfig, num_heads: int):
         super().__init__()
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.num_heads = config.num_attention_heads
+        width = num_heads * config.head_size  # hidden, unless heads were cut out
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.value = nn.Linear(config.hidden_size, width)
+        self.num_heads = num_heads
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, hidden: Tensor, bias: Tensor | None, *, want_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """`hidden` (batch, seq, hidden) -> the same shape, and the attention (batch, heads, seq, seq) if wanted.
+        """`hidden` (batch, seq, hidden) -> (batch, seq, heads * head), and the attention (batch, heads, seq, seq) if
+        wanted.
 
         `bias` is added to the scores and can be broadcast to (batch, heads, seq, seq): 0 where a token may look, the
         lowest number where it may not; None: it may look everywhere.
@@ -99,7 +101,7 @@ class SelfAttention(nn.Module):
             context = torch.matmul(attention, value)  # (batch, heads, seq, head)
         else:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout_prob)
-        # (batch, heads, seq, head) -> (batch, seq, hidden)
+        # (batch, heads, seq, head) -> (batch, seq, heads * head)
         return context.transpose(1, 2).flatten(2), attention if want_attention else None
 
     def _heads(self, hidden: Tensor) -> Tensor:
@@ -124,10 +126,10 @@ class AddAndNorm(nn.Module):
 class Attention(nn.Module):
     """First half of a layer: every token gathers from the others."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: BertConfig, num_heads: int):
         super().__init__()
-        self.self = SelfAttention(config)
-        self.output = AddAndNorm(config, config.hidden_size)
+        self.self = SelfAttention(config, num_heads)
+        self.output = AddAndNorm(config, num_heads * config.head_size)
 
     def forward(self, hidden: Tensor, bias: Tensor | None, *, want_attention: bool) -> tuple[Tensor, Tensor | None]:
         context, attention = self.self(hidden, bias, want_attention=want_attention)
@@ -149,9 +151,9 @@ class Intermediate(nn.Module):
 class Layer(nn.Module):
     """One transformer block: attention, then feed-forward, each added to its input and normalised."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: BertConfig, num_heads: int):
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config, num_heads)
         self.intermediate = Intermediate(config)
         self.output = AddAndNorm(config, config.intermediate_size)
 
@@ -165,7 +167,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(Layer(config, num_heads) for num_heads in config.heads)
         self.recomputes = False
         """Keep only each layer's input in training and compute the layer again in the backward pass (Chen et al. 2016,
         arXiv:1604.06174), with the same dropout: the same gradients bit for bit, for less memory and a third more time.

@@ -74,7 +74,7 @@ def _layer_bytes(config: BertConfig, *, length: int, dtype_bytes: int, on_gpu: b
     found += (32 if dtype_bytes == 4 else 24) * h + 2 * dtype_bytes * config.intermediate_size
     if config.hidden_dropout_prob:
         found += 2 * h
-    scores = 0 if on_gpu else config.num_attention_heads * length
+    scores = 0 if on_gpu else max(config.heads, default=0) * length
     if config.attention_probs_dropout_prob:
         found += (2 * dtype_bytes + 1) * scores
     elif dtype_bytes < 4:

@@ -1,0 +1,198 @@
+"""From a fine-tuned model to a smaller one that is proven: cut, taught by the whole model, measured beside it.
+
+FOLDER/
+    cut/                what is left of the model, before it learns again
+    recovery/           the fine-tuning that makes it good again (a run, with its own report)
+    model/              the best weights of the recovery; only where it lost no more than it may
+    compression.json    the cut, and both models side by side
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bertsmith.artifact import replace_directory, write_json
+from bertsmith.compress.cut import Cut, choose_cut, pruned
+from bertsmith.compress.importance import measure_importance
+from bertsmith.compress.measure import Measured, measure
+from bertsmith.config import FinetuneConfig, Recipe, load_recipe
+from bertsmith.config.distill import DistillConfig
+from bertsmith.errors import BertsmithError, UsageError
+from bertsmith.model.weights import read_card, write_card
+from bertsmith.runtime import Runtime, detect
+from bertsmith.tasks.batches import TrainingBatches
+from bertsmith.tasks.finetune import finetune
+from bertsmith.tasks.inputs import Inputs, read_inputs
+from bertsmith.tasks.predict import Predictor
+
+IMPORTANCE_ROWS = 512
+"""Training rows by which importance is measured, at most."""
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A model and what became of it."""
+
+    folder: Path
+    metric: str
+    smaller_is_better: bool
+    cut: Cut
+    before: Measured
+    after: Measured
+
+    @property
+    def lost_points(self) -> float:
+        """Hundredths of the metric by which the smaller model is worse; below 0 where it is better."""
+        lost = self.before.score - self.after.score
+        return 100 * (-lost if self.smaller_is_better else lost)
+
+
+def prune(
+    model: str | Path,
+    folder: str | Path,
+    *,
+    layers: int | None = None,
+    heads: float = 1.0,
+    neurons: float = 1.0,
+    max_drop: float = 1.0,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+    runtime: Runtime | None = None,
+) -> Pruned:
+    """Cut a fine-tuned model by measured importance, let it learn again, and compare both on the validation rows.
+
+    The recovery is a fine-tuning by the model's own recipe, with the whole model as its teacher. A call that was
+    stopped goes on. Scores, sizes and times are of the validation rows, which also chose the best weights, for both.
+
+    Args:
+        model: a run or its model directory.
+        layers, heads, neurons: what to keep (`choose_cut`).
+        max_drop: hundredths of the metric that may be lost; more, and no model is kept.
+        recipe: of the recovery; default: that of the run.
+        overrides: `finetune.epochs=2` and the like, for the recovery alone.
+
+    Raises `UsageError` for a model without a recipe or rows, and `BertsmithError` where it lost more than `max_drop`.
+    """
+    console, runtime, folder = console or Console(soft_wrap=True), runtime or detect(), Path(folder)
+    whole = Predictor.load(model, runtime=detect(dtype="float32", threads=runtime.threads))
+    plan = _recovery(whole, recipe, overrides)
+    inputs = _inputs(plan, whole, runtime)
+    _say(console, f"importance of each part, by the loss of {_some(inputs)} training rows")
+    importance = measure_importance(whole.model, whole.task, _batches(inputs))
+    cut = choose_cut(whole.model.config, importance, layers=layers, heads=heads, neurons=neurons)
+    _say(console, _kept_in_words(whole, cut))
+    _save_cut(folder / "cut", whole, cut)
+    finetune(plan, folder / "recovery", model=folder / "cut", splits=inputs.splits, console=console, runtime=runtime)
+    smaller = Predictor.load(folder / "recovery", runtime=whole.runtime)
+    before, after = measure([whole, smaller], inputs.splits.validation, inputs.metric, seed=inputs.seed)
+    is_reversed = inputs.metric in inputs.task.smaller_is_better
+    found = Pruned(folder, inputs.metric, is_reversed, cut, before, after)
+    _keep(found, whole, max_drop)
+    return found
+
+
+def _recovery(whole: Predictor, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    path = Path(recipe) if recipe is not None else whole.directory.parent / "recipe.toml"
+    if not path.is_file():
+        raise UsageError(f"{whole.directory} is of no run with a recipe ({path} is not there); name one with --recipe")
+    found = load_recipe(path, overrides)
+    if found.finetune is None or found.finetune.task != whole.task.name:
+        raise UsageError(f"{path} is no recipe of a fine-tuning of task {whole.task.name!r}")
+    config = found.finetune
+    changes: dict[str, Any] = {"baselines": (), "refit": False, "calibrate": False, "learn_on": None, "test": {}}
+    changes |= {"test_share": 0.0, "slice_columns": ()}
+    if config.distill is None and "distill" in FinetuneConfig.model_fields:
+        changes["distill"] = DistillConfig(teacher=str(whole.directory))
+    return found.model_copy(update={"finetune": config.model_copy(update=changes)})
+
+
+def _inputs(plan: Recipe, whole: Predictor, runtime: Runtime) -> Inputs:
+    inputs = read_inputs(
+        plan,
+        runtime=runtime,
+        model=whole.directory,
+        random_weights=False,
+        labels_dir=whole.directory.parent.parent / "labels",
+        train=None,
+        validation=None,
+        test=None,
+        head=None,
+        splits=None,
+    )
+    if inputs.splits.labels != whole.labels and whole.task.outputs_are_classes:
+        raise UsageError(f"{whole.directory} knows other labels than the recipe's rows; name its own with --recipe")
+    return inputs
+
+
+def _some(inputs: Inputs) -> int:
+    return min(IMPORTANCE_ROWS, len(inputs.splits.train))
+
+
+def _batches(inputs: Inputs) -> Any:
+    features, task = inputs.features(inputs.splits.train[: 4 * IMPORTANCE_ROWS]), inputs.task
+    batches = TrainingBatches(
+        features,
+        objective=task.name,
+        redraw=lambda batch, epoch: task.redraw(batch, features, seed=inputs.seed, epoch=epoch),
+        pad_id=inputs.tokenizer.pad_id,
+        batch_size=_BATCH,
+        seed=inputs.seed,
+    )
+    steps = min(batches.steps_per_epoch, -(-_some(inputs) // _BATCH))
+    return (batch for step in range(steps) for batch in batches.batch(step))
+
+
+def _save_cut(directory: Path, whole: Predictor, cut: Cut) -> None:
+    pruned(whole.model, cut).save_pretrained(directory)
+    whole.tokenizer.save(directory)
+    write_card(directory, read_card(whole.directory) | {"scores": {}})
+
+
+def _keep(found: Pruned, whole: Predictor, max_drop: float) -> None:
+    """Give the model its place where it is good enough; what was measured is written in any case."""
+    accepted = found.lost_points <= max_drop
+    record = {
+        "from": str(whole.directory),
+        "metric": found.metric,
+        "lost_points": found.lost_points,
+        "max_drop": max_drop,
+        "accepted": accepted,
+        "cut": asdict(found.cut),
+        "before": asdict(found.before),
+        "after": asdict(found.after),
+    }
+    write_json(found.folder / "compression.json", record)
+    model = found.folder / "model"
+    if not accepted:
+        shutil.rmtree(model, ignore_errors=True)
+        raise BertsmithError(
+            f"the smaller model lost {found.lost_points:.2f} points of {found.metric}, more than --max-drop "
+            f"{max_drop:g}, and is not kept (both are in {found.folder / 'compression.json'}); keep more, give it more "
+            "--set finetune.epochs, or allow more"
+        )
+    draft = found.folder / ".model.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(found.folder / "recovery" / "model", draft)
+    told: Mapping[str, Any] = {key: record[key] for key in ("from", "metric", "lost_points", "before", "after")}
+    write_card(draft, read_card(draft) | {"compressed": told})
+    replace_directory(draft, model)
+
+
+def _kept_in_words(whole: Predictor, cut: Cut) -> str:
+    old, new = whole.model.config, cut.config(whole.model.config)
+    parts = [
+        f"layers {', '.join(map(str, cut.layers))} of {old.num_hidden_layers}",
+        f"{sum(new.heads)} of {sum(old.heads)} heads",
+        f"{new.intermediate_size} of {old.intermediate_size} neurons a layer",
+    ]
+    return "kept       " + "; ".join(parts)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
