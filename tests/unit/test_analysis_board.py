@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -274,9 +275,32 @@ def test_several_runs_are_compared(served: Any, tmp_path: Path) -> None:
     assert b"2 runs compared" in ask("/run?run=a&run=b").read()
     parts = json.load(ask("/api/run?run=a&run=b"))["items"]
     assert "finetune.epochs" in parts["section recipes"]
-    assert "a: BERT, fine-tuned" in parts["section scores"]
+    scores = parts["section scores"]
+    assert "a: BERT, fine-tuned" in scores
+    assert "Matthews on in_domain_dev" in scores.split("By all other metrics")[0]
+    assert "accuracy on in_domain_dev" in scores.split("By all other metrics")[1]
     assert "a: training" in parts["chart finetune/Loss"]
     assert "b: training" in parts["chart finetune/Loss"]
+
+
+def test_the_best_of_a_column_stands_out(served: Any, tmp_path: Path) -> None:
+    _, ask = served
+    for name, score in (("a", 0.6), ("b", 0.7)):
+        write_events(tmp_path / "runs" / name, finetuning_events("tag", best=score))
+    append(
+        tmp_path / "runs" / "a", {"event": "evaluation", "step": 130, "best": True, "loss": 0.1, "scores": {"f1": 0.2}}
+    )
+    scores = json.load(ask("/api/run?run=a&run=b"))["items"]["section scores"]
+    assert re.findall(r'<td class="n best">([\d.]+)', scores.split("b, step")[0]) == ["0.100"]  # of losses the smallest
+    assert re.findall(r'<td class="n best">([\d.]+)', scores.split("b, step")[1]) == ["0.685"]
+
+
+def test_a_stage_shown_alone_is_not_said_to_wait_for_others(served: Any, tmp_path: Path) -> None:
+    _, ask = served
+    make_tag_run(tmp_path / "runs" / "quick", steps=100, upto="pretrain")
+    shutil.copy(tmp_path / "runs" / "quick" / "recipe.toml", tmp_path / "runs" / "quick" / "pretrain")
+    assert "not yet" in json.load(ask("/api/run?run=quick"))["items"]["header"]
+    assert "not yet" not in json.load(ask("/api/run?run=quick/pretrain"))["items"]["header"]
 
 
 def test_a_run_that_cannot_be_read_says_so_and_keeps_what_was_shown(served: Any, tmp_path: Path) -> None:

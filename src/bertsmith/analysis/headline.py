@@ -61,13 +61,17 @@ def _headline(folder: RunFolder) -> Html | None:
 
 
 def _stage_strip(folder: RunFolder) -> list[Html]:
-    """Each stage the recipe asks for: done with its time, under way with its progress, or not begun."""
+    """Each stage the recipe asks for: done with its time, under way with its progress, or not begun.
+
+    Of a stage shown alone there is that stage: the others are not in its folder.
+    """
     artifacts = {stage.name: stage for stage in folder.stages}
     trainings = {training.name: training for training in folder.trainings}
     expected = [name for name in ORDER if name in folder.recipe]
     if "code_words" in mapping(folder.recipe.get("finetune")):
         expected.append("labels")
-    names = dict.fromkeys([*expected, *artifacts, *trainings])
+    is_alone = any(training.path == folder.path for training in folder.trainings)
+    names = dict.fromkeys([*(() if is_alone else expected), *artifacts, *trainings])
     strip = []
     for name in sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
         if name in artifacts:

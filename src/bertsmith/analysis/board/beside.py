@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bertsmith.analysis.board.recipes import differences
 from bertsmith.analysis.curves import training_charts
-from bertsmith.analysis.folder import RunFolder, Training, mapping
-from bertsmith.analysis.markup import Html, join, number, score, table, tag, title, words
-from bertsmith.analysis.scores import interval, score_rows
+from bertsmith.analysis.folder import RunFolder, Training, mapping, step_of
+from bertsmith.analysis.markup import Html, details, join, number, score, table, tag, title, words
+from bertsmith.analysis.scores import interval, main_metric, score_rows
+from bertsmith.tasks.predict import TASKS
 
 MOST_RUNS = 12
+SMALLER_IS_BETTER = frozenset({"loss"}).union(*(task.smaller_is_better for task in TASKS.values()))
 
 
 def compared(folders: Mapping[str, RunFolder]) -> str:
@@ -29,42 +32,64 @@ def _named(training: Training, name: str, folder: RunFolder) -> Training:
 
 
 def _test_scores(folders: Mapping[str, RunFolder]) -> list[Html]:
-    """Scores on test rows, of every model of each run: a column a run, or a model where a run has several."""
-    columns: dict[str, dict[tuple[str, str], str]] = {}
+    """A line for each model of each run, on every split: by the metric that chooses, and folded below by all others."""
+    main: dict[str, dict[str, Mapping[str, Any]]] = {}
+    rest: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, folder in folders.items():
-        rows = [row for row in score_rows(folder) if number(row.get("score")) is not None]
-        models = dict.fromkeys(str(row.get("name", "")) for row in rows)
-        for model in models:
-            cells = {
-                (str(row.get("split", "")), str(row.get("metric", ""))): score(row["score"])
-                + (f" ({interval(row)})" if interval(row) else "")
-                for row in rows
-                if str(row.get("name", "")) == model
-            }
-            columns[name if len(models) == 1 else f"{name}: {model}"] = cells
-    return _table("On test rows, with 95 % intervals", columns)
+        rows = score_rows(folder)
+        chosen = main_metric(folder, rows)
+        for row in rows:
+            model = f"{name}: {row.get('name', '')}"
+            metric, split = str(row.get("metric", "")), str(row.get("split", ""))
+            (main if metric == chosen else rest).setdefault(model, {})[f"{words(metric)} on {split}"] = row
+    if not main:
+        return []
+    parts = [tag("h3", None, "On test rows, with 95 % intervals"), _score_table(main)]
+    return [tag("div", {"class": "part"}, parts, details("By all other metrics", _score_table(rest)) if rest else None)]
 
 
 def _validation_scores(trainings: Sequence[Training]) -> list[Html]:
-    columns: dict[str, dict[tuple[str, str], str]] = {}
+    """A line a run: its losses and scores at its best evaluation."""
+    lines: dict[str, dict[str, Mapping[str, Any]]] = {}
     for training in trainings:
         evaluations = training.of("evaluation")
         best = [event for event in evaluations if event.get("best")] or evaluations
         if best:
             values = {"loss": best[-1].get("loss"), **mapping(best[-1].get("scores"))}
-            columns[training.name] = {("validation", metric): score(value) for metric, value in values.items()}
-    return _table("At the best evaluation", columns)
-
-
-def _table(heading: str, columns: Mapping[str, Mapping[tuple[str, str], str]]) -> list[Html]:
-    keys = dict.fromkeys(key for cells in columns.values() for key in cells)
-    rows = [
-        [split, words(metric), *[cells.get((split, metric), "") for cells in columns.values()]]
-        for split, metric in keys
-    ]
-    if not rows:
+            step = f"{training.name}, step {step_of(best[-1]):,}"
+            lines[step] = {words(metric): {"score": value, "metric": metric} for metric, value in values.items()}
+    if not lines:
         return []
-    return [tag("div", {"class": "part"}, tag("h3", None, heading), table(["split", "metric", *columns], rows))]
+    return [
+        tag(
+            "div", {"class": "part"}, tag("h3", None, "On validation rows, at the best evaluation"), _score_table(lines)
+        )
+    ]
+
+
+def _score_table(lines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Html:
+    """Lines by name, each with rows of scores by column; the best of a column stands out."""
+    columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
+    best = {column: _best([cells[column] for cells in lines.values() if column in cells]) for column in columns}
+    body = [
+        [tag("td", {"class": "name"}, name), *[_score(cells.get(column, {}), best[column]) for column in columns]]
+        for name, cells in lines.items()
+    ]
+    return table(["", *columns], body, classes="numbers compared")
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    known = [value for value in (number(row.get("score")) for row in rows) if value is not None]
+    is_smaller_better = any(str(row.get("metric")) in SMALLER_IS_BETTER for row in rows)
+    return (min if is_smaller_better else max)(known) if len(known) > 1 else None
+
+
+def _score(row: Mapping[str, Any], best: float | None) -> Html:
+    value = number(row.get("score"))
+    is_best = value is not None and value == best
+    return tag(
+        "td", {"class": "n best" if is_best else "n"}, score(value), tag("small", {"class": "under"}, interval(row))
+    )
 
 
 def _recipes(folders: Mapping[str, RunFolder]) -> list[Html]:

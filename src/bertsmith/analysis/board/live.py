@@ -57,9 +57,8 @@ class _Page:
                 begun = time.monotonic()
                 self._look(folders)
                 took = time.monotonic() - begun
-                self._next_look = begun + self._seconds_between_looks * max(
-                    1.0, 4 * took
-                )  # a long run's report leaves time for its training
+                # A long report takes seconds, so it is made less often, and leaves time to the training.
+                self._next_look = begun + self._seconds_between_looks * max(1.0, 9 * took)
             return self._feed.since(token) | {"order": self._order}
 
     def _look(self, folders: Mapping[str, Path]) -> None:

@@ -69,7 +69,7 @@ class Shelf:
         begun = time.monotonic()
         self._look()
         took = time.monotonic() - begun
-        self._next_look = 0.0 if self.num_unread else begun + self._seconds_between_looks * max(1.0, 5 * took)
+        self._next_look = 0.0 if self.num_unread else begun + self._seconds_between_looks * max(1.0, 9 * took)
 
     def _look(self) -> None:
         now, deadline = time.time(), time.monotonic() + self._seconds_a_look
