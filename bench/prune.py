@@ -1,4 +1,4 @@
-"""Structured pruning to about half the layers' arithmetic, with recovery: how quick and how good, beside the whole model.
+"""Structured pruning to about half the layers' arithmetic, with recovery: how quick, how good, beside the whole model.
 
 A recipe's model is fine-tuned for each seed, cut each way (`bertsmith compress prune`), and both are scored on the test
 rows, which chose nothing. Times are those of the command: whole calls on validation rows, both models in turn. A row a
