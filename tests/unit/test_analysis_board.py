@@ -187,12 +187,13 @@ def test_runs_are_found_at_any_depth_and_go_when_they_go(tmp_path: Path) -> None
     make_tag_run(tmp_path / "one", steps=20)
     write_events(tmp_path / "deep" / "er" / "trial-1", pretraining_events(20))
     write_events(tmp_path / "one" / "pretrain" / "checkpoints" / "no", pretraining_events(20))
+    write_events(tmp_path / "best" / "refit", pretraining_events(20))  # a run may be called as a part of one is
     write_events(tmp_path / ".hidden", pretraining_events(20))
     (tmp_path / "around").symlink_to(tmp_path)
     shelf = Shelf(tmp_path, seconds_between_looks=0)
     first = shelf.since("")
     stages = [f"one/{name}" for name in ("finetune", "finetune-random-weights", "pretrain")]
-    assert sorted(first["items"]) == ["deep/er/trial-1", *stages]
+    assert sorted(first["items"]) == ["best/refit", "deep/er/trial-1", *stages]
     assert shelf.folder("one") == tmp_path / "one"
     for unknown in ("", ".", "deep", "deep/er", "one/checkpoints", "../" + tmp_path.name, str(tmp_path), "one/../one"):
         assert shelf.folder(unknown) is None, unknown

@@ -12,7 +12,6 @@ from typing import Any
 from bertsmith.analysis.board.beside import compared
 from bertsmith.analysis.board.feed import Feed
 from bertsmith.analysis.board.parts import parts_of
-from bertsmith.analysis.board.shelf import NOT_ENTERED
 from bertsmith.analysis.folder import read_run_folder
 from bertsmith.analysis.markup import tag
 from bertsmith.analysis.report import render
@@ -92,7 +91,7 @@ def _stamp(folder: Path) -> _Stamp:
     """
     found: list[tuple[str, int, int]] = []
     with os.scandir(folder) as entries:
-        inner = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name not in NOT_ENTERED]
+        inner = [e.path for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
     for place in (os.fspath(folder), *sorted(inner)):
         with os.scandir(place) as entries:
             for entry in entries:

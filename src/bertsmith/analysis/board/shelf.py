@@ -12,8 +12,8 @@ from bertsmith.analysis.board.feed import Feed
 from bertsmith.analysis.board.summary import Summary
 
 DEEPEST = 8
-NOT_ENTERED = frozenset({"checkpoints", "model", "last", "best", "wandb", "mlruns", "node_modules", "__pycache__"})
-"""Folders in which there is no run, but may be many files."""
+NOT_IN_A_RUN = frozenset({"checkpoints", "model", "last", "best"})
+"""Folders of a run in which there is no other run, but may be many files."""
 _YOUNG_NS = 2_000_000_000
 """A folder that changed just before it was listed may change again within the same tick of the file system's clock."""
 
@@ -132,8 +132,10 @@ class Shelf:
                 if entry.name == "metrics.jsonl":
                     has_log = entry.is_file(follow_symlinks=False)
                 # Links are not followed: they may lead out of the folder, or around in circles.
-                elif entry.is_dir(follow_symlinks=False) and not _is_passed_over(entry.name):
+                elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                     folders.append(entry.name)
+        if has_log:
+            folders = [folder for folder in folders if folder not in NOT_IN_A_RUN]
         return _Listing(modified_ns, listed_ns, has_log, tuple(folders))
 
 
@@ -141,7 +143,3 @@ def whole_of(name: str) -> str | None:
     """The run that a run is a stage of, by their names: `quickstart` of `quickstart/pretrain`."""
     outer, _, last = name.rpartition("/")
     return (outer or ".") if last != "." else None
-
-
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name in NOT_ENTERED

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 MOST_BYTES = 16 << 20
 """Read at one look, so that a log of gigabytes is read in bounded memory and others get their turn."""
@@ -33,7 +34,7 @@ class Tail:
             return False, []
         self._stamp, self.modified_seconds = stamp, found.st_mtime
         with self.path.open("rb") as file:
-            anew = not self._goes_on(file.fileno())
+            anew = not self._goes_on(file)
             if anew:
                 self._offset, self._last = 0, b""
             file.seek(self._offset)
@@ -46,9 +47,10 @@ class Tail:
             self._last = lines[-1]
         return anew, lines
 
-    def _goes_on(self, file: int) -> bool:
+    def _goes_on(self, file: BinaryIO) -> bool:
         """The last line that was read still stands where it stood: what comes after it is new, nothing else changed.
 
         After a resume it does not: the log was cut off at a checkpoint, and may be longer again by now.
         """
-        return os.pread(file, len(self._last), self._offset - len(self._last)) == self._last
+        file.seek(self._offset - len(self._last))
+        return file.read(len(self._last)) == self._last
