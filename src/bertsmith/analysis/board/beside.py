@@ -97,7 +97,7 @@ def _recipes(folders: Mapping[str, RunFolder]) -> list[Html]:
     if not told:
         return [tag("p", {"class": "said"}, "Nothing: their recipes are the same, or not there.")]
     rows = [[tag("td", None, tag("code", None, key)), *[_value(value) for value in values]] for key, values in told]
-    return [table(["key", *folders], rows, classes="recipes")]
+    return [tag("div", {"class": "part"}, table(["key", *folders], rows, classes="recipes"))]
 
 
 def _value(value: str | None) -> Html:

@@ -63,7 +63,7 @@ class Board(ThreadingHTTPServer):
             raise ArtifactError(f"{folder} is not a folder; name the one that holds your runs: bertsmith board FOLDER")
         self.shelf = Shelf(folder, seconds_between_looks=seconds_between_looks)
         self.pages = LivePages(seconds_between_looks=seconds_between_looks)
-        self.name = folder.resolve().name or str(folder.resolve())
+        self.name = folder.name or folder.resolve().name or str(folder.resolve())
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
