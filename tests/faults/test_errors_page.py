@@ -209,6 +209,7 @@ SECTIONS: dict[str, list[Case]] = {
         case("a comparison with what is no run", "compare", "one.jsonl", "runs/nothing",
              one_jsonl='{"line": 1, "text": "the day", "label": "good", "prediction": "good"}\n'),
         case("a report of what is no run", "report", "runs/nothing"),
+        case("a report of the same run twice", "report", "runs/mine", "runs/mine", code=2),
         case("a board of what is no folder", "board", "runs/nothing"),
         case("a board at an address that is another machine's", "board", ".", "--host", "203.0.113.7", code=2),
         case("examples of what is no run", "examples", "show", "runs/nothing"),

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bertsmith.analysis.board.beside import MOST_RUNS
+from bertsmith.analysis.beside import MOST_RUNS
 from bertsmith.analysis.board.server import Board
 
 START = {"event": "start", "step": 0, "kind": "finetune", "task": "classify", "time": 1.76e9, "plan": {"steps": 9}}

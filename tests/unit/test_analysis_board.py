@@ -26,11 +26,11 @@ from typer.testing import CliRunner
 
 from bertsmith.analysis.board import tail
 from bertsmith.analysis.board.feed import Feed
-from bertsmith.analysis.board.recipes import differences
 from bertsmith.analysis.board.server import Board
 from bertsmith.analysis.board.shelf import Shelf
 from bertsmith.analysis.board.summary import CURVE_POINTS, Summary
 from bertsmith.analysis.folder import read_run_folder
+from bertsmith.analysis.recipes import differences
 from bertsmith.cli import app
 from bertsmith.errors import ArtifactError, UsageError
 

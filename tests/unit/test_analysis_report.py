@@ -30,7 +30,7 @@ from bertsmith.analysis.curves import NUM_COLOURS
 from bertsmith.analysis.folder import read_run_folder
 from bertsmith.analysis.predictions import read_answers
 from bertsmith.analysis.report import render, write_report
-from bertsmith.errors import ArtifactError
+from bertsmith.errors import ArtifactError, UsageError
 
 HOSTILE = (
     "</script></style><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'\u2028\x00\x07\ud800"
@@ -385,3 +385,43 @@ def test_the_generator_speaks_the_format_the_loop_writes() -> None:
         event["event"] in ("start", "step", "evaluation", "stop") for event in finetuning_events("tag", best=0.7)
     )
     assert len(tagged_rows(3, wrong=0.1)) == 3
+
+
+def test_several_runs_share_charts_and_tables(tmp_path: Path) -> None:
+    runs = [make_classify_run(tmp_path / name / "cola") for name in ("one", "other")]
+    recipe = runs[1] / "recipe.toml"
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "[pretrain]\nseed = 7\n", encoding="utf-8")
+    page = Page(write_report(runs, tmp_path / "both.html").read_text(encoding="utf-8"))
+    assert page.headings.count("Fine-tuning") == 1
+    for said in ("one/cola: BERT, fine-tuned", "other/cola: BERT, fine-tuned", "one/cola: validation", "pretrain.seed"):
+        assert said in page.text
+    assert "different tasks" not in page.text
+    assert "cannot be ranked" not in page.text
+
+
+def test_runs_of_different_tasks_get_no_common_table(tmp_path: Path) -> None:
+    runs = [make_classify_run(tmp_path / "cola"), make_tag_run(tmp_path / "quickstart")]
+    written = write_report(runs, tmp_path / "both.html").read_text(encoding="utf-8")
+    page = Page(written)
+    assert "of different tasks (classify: cola; pretrain: quickstart; tag: quickstart)" in page.text
+    for table in re.findall(r"<table.*?</table>", written.split('<section id="scores">')[1], re.DOTALL):
+        assert not ("cola" in table and "quickstart" in table and "score" in table)
+    assert {"Fine-tuning: classify", "Fine-tuning: tag", "Pre-training"} <= set(page.headings)
+
+
+def test_scores_of_other_rows_are_not_ranked(tmp_path: Path) -> None:
+    runs = [make_classify_run(tmp_path / name) for name in ("a", "b")]
+    scores = json.loads((runs[1] / "scores.json").read_text(encoding="utf-8"))
+    (runs[1] / "scores.json").write_text(
+        json.dumps(scores | {"table": [row | {"rows": 999} for row in scores["table"]]}), encoding="utf-8"
+    )
+    page = Page(write_report(runs, tmp_path / "both.html").read_text(encoding="utf-8"))
+    assert "Not equally many rows in in_domain_dev, out_of_domain_dev" in page.text
+
+
+def test_a_run_given_twice_and_too_many_runs_are_refused(tmp_path: Path) -> None:
+    run = make_classify_run(tmp_path / "cola")
+    with pytest.raises(UsageError, match="given twice"):
+        write_report([run, run / ".." / "cola"])
+    with pytest.raises(UsageError, match="at most 12"):
+        write_report([tmp_path / str(i) for i in range(13)])

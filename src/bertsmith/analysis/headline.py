@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bertsmith.analysis.folder import RunFolder, Stage, Training, mapping
-from bertsmith.analysis.markup import Html, duration, fact, number, percent, score, show, tag, title
+from bertsmith.analysis.markup import Html, duration, fact, number, percent, score, show, table, tag, title
 from bertsmith.analysis.scores import interval, main_metric, score_rows
 
 ORDER = ("corpus", "tokenizer", "examples", "pretrain", "labels", "finetune")
@@ -38,13 +38,47 @@ def header(folder: RunFolder) -> Html:
     )
 
 
-def _headline(folder: RunFolder) -> Html | None:
+def runs_header(folders: Mapping[str, RunFolder]) -> Html:
+    """The top of a page of several runs: each with how far it is, and its best score."""
+    rows = [
+        [tag("b", None, name), _headline_score(folder), _state(folder), str(folder.recipe.get("description", ""))]
+        for name, folder in folders.items()
+    ]
+    return tag(
+        "header",
+        None,
+        tag("p", {"class": "kicker"}, "bertsmith report"),
+        tag("h1", None, f"{len(folders)} runs beside each other"),
+        table(["run", "best score", "state", "what it is"], rows, classes="numbers"),
+    )
+
+
+def _state(folder: RunFolder) -> str:
+    """Of its last training."""
+    if not folder.trainings:
+        return "nothing trained"
+    state, said = _progress(folder.trainings[-1])
+    return f"{folder.trainings[-1].name}: {f'done in {said}' if state == 'done' else said}"
+
+
+def _headline_score(folder: RunFolder) -> str:
+    found = _best_row(folder)
+    return "" if found is None else f"{score(found[1]['score'])} ({title(found[0])} on {found[1].get('split', 'test')})"
+
+
+def _best_row(folder: RunFolder) -> tuple[str, Mapping[str, Any]] | None:
+    """The metric that chooses, and the best row by it on the first split."""
     known = [row for row in score_rows(folder) if number(row.get("score")) is not None]
     metric = main_metric(folder, known)
     rows = [row for row in known if str(row.get("metric", "")) == metric and row.get("split") == known[0].get("split")]
-    if not rows:
+    return (metric, max(rows, key=lambda row: float(row["score"]))) if rows else None
+
+
+def _headline(folder: RunFolder) -> Html | None:
+    found = _best_row(folder)
+    if found is None:
         return None
-    best = max(rows, key=lambda row: float(row["score"]))
+    metric, best = found
     bounds = interval(best)
     return tag(
         "p",

@@ -6,14 +6,15 @@ nothing but that script run, whatever the data holds. Equal input gives an equal
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from bertsmith.analysis.beside import MOST_RUNS, named_runs, sections_of
 from bertsmith.analysis.curves import training_charts
 from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
-from bertsmith.analysis.headline import header
+from bertsmith.analysis.headline import header, runs_header
 from bertsmith.analysis.markup import (
     Html,
     details,
@@ -32,42 +33,60 @@ from bertsmith.analysis.reliability import reliability
 from bertsmith.analysis.samples import masked_words
 from bertsmith.analysis.scores import evaluations, scores, slices
 from bertsmith.artifact import write_text
+from bertsmith.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
 
 
-def write_report(run_root: Path, out: Path | None = None) -> Path:
-    """Write the report of `run_root` (runs/NAME, or one run directory) to `out`, by default its report.html.
+def write_report(runs: Path | str | Sequence[Path | str], out: Path | None = None) -> Path:
+    """Write the report of one run (runs/NAME, or one run directory) or of several beside each other to `out`.
 
-    Raises `ArtifactError` where there is no such directory.
+    By default one run's goes into its report.html, that of several into report.html in the current folder. Raises
+    `ArtifactError` where a run is no such directory, `UsageError` where one is given twice, or more than `MOST_RUNS`.
     """
-    folder = read_run_folder(Path(run_root))
-    target = Path(out) if out is not None else folder.path / "report.html"
+    given = [Path(runs)] if isinstance(runs, Path | str) else [Path(run) for run in runs]
+    _check_runs(given)
+    folders = [read_run_folder(path) for path in given]
+    beside = folders[0].path if len(folders) == 1 else Path()
+    target = Path(out) if out is not None else beside / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, render(folder))
+    write_text(target, render(folders))
     return target
 
 
-def render(folder: RunFolder) -> str:
-    """The whole page as text."""
-    parts = [
-        ("scores", "Scores", scores(folder)),
-        ("curves", "Learning curves", _curves(folder)),
-        ("answers", "Right and wrong", _answers(folder)),
-        ("words", "Masked words", masked_words(folder)),
-        ("data", "Data", _data(folder)),
-        ("evaluations", "Evaluations", evaluations(folder)),
-        ("setup", "Recipe and machine", _setup(folder)),
-    ]
-    shown = [(key, title, body) for key, title, body in parts if body]
-    links = [tag("a", {"href": f"#{key}"}, title) for key, title, _ in shown]
+def _check_runs(runs: Sequence[Path]) -> None:
+    if not runs:
+        raise UsageError("no run was given; give a folder such as runs/quickstart")
+    if len(runs) > MOST_RUNS:
+        raise UsageError(f"{len(runs)} runs were given, and a page shows at most {MOST_RUNS}: choose some of them")
+    twice = [run for i, run in enumerate(runs) if run.resolve() in [other.resolve() for other in runs[:i]]]
+    if twice:
+        raise UsageError(f"{twice[0]} was given twice; give each run once")
+
+
+def render(folders: RunFolder | Sequence[RunFolder]) -> str:
+    """The whole page as text, of one run or of several beside each other."""
+    several = [folders] if isinstance(folders, RunFolder) else list(folders)
+    if len(several) == 1:
+        return _render_one(several[0])
+    named = named_runs(several)
+    return _assemble(f"{len(named)} runs beside each other", runs_header(named), sections_of(named), "these runs")
+
+
+def _render_one(folder: RunFolder) -> str:
+    parts = [(key, heading, list(make(folder))) for key, heading, make in SECTIONS]
+    return _assemble(folder.name, header(folder), [part for part in parts if part[2]], "this run")
+
+
+def _assemble(name: str, top: Html, shown: Sequence[tuple[str, str, list[Html]]], source: str) -> str:
+    links = [tag("a", {"href": f"#{key}"}, heading) for key, heading, _ in shown]
     body = [
-        header(folder),
+        top,
         tag("nav", None, links) if links else None,
-        tag("main", None, [_section(key, title, body) for key, title, body in shown] or tag("p", None, "Nothing yet.")),
-        tag("footer", None, "Written by bertsmith from the files of this run. Times are UTC."),
+        tag("main", None, [_section(*part) for part in shown] or tag("p", None, "Nothing yet.")),
+        tag("footer", None, f"Written by bertsmith from the files of {source}. Times are UTC."),
     ]
-    return _page(folder.name, body)
+    return _page(name, body)
 
 
 def _page(title: str, body: Sequence[Html | None]) -> str:
@@ -263,3 +282,15 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return show(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[RunFolder], list[Html]]], ...] = (
+    ("scores", "Scores", scores),
+    ("curves", "Learning curves", _curves),
+    ("answers", "Right and wrong", _answers),
+    ("words", "Masked words", masked_words),
+    ("data", "Data", _data),
+    ("evaluations", "Evaluations", evaluations),
+    ("setup", "Recipe and machine", _setup),
+)
+"""What a page of one run shows, in this order: id, heading, and what makes the section; an empty one is left out."""

@@ -1,4 +1,4 @@
-"""`bertsmith report`: a run as one page."""
+"""`bertsmith report`: a run, or several beside each other, as one page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,14 @@ import bertsmith
 
 
 def report(
-    run_folder: Annotated[Path, typer.Argument(help="A run: runs/NAME, or one stage of it.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: report.html in the run.")] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs/NAME, or one stage of it; or several.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; default: report.html in the run, or of several in the current folder."),
+    ] = None,
 ) -> None:
-    """Write the HTML report of a run, finished or not.
+    """Write the HTML report of a run, finished or not, or of several beside each other.
 
     Example: bertsmith report runs/quickstart
     """
-    typer.echo(bertsmith.write_report(run_folder, out))
+    typer.echo(bertsmith.write_report(runs, out))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertsmith.analysis.board.beside import compared
+from bertsmith.analysis.beside import compared
 from bertsmith.analysis.board.feed import Feed
 from bertsmith.analysis.board.parts import parts_of
 from bertsmith.analysis.folder import read_run_folder

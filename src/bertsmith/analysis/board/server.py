@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from bertsmith.analysis.beside import MOST_RUNS
 from bertsmith.analysis.board import pages
-from bertsmith.analysis.board.beside import MOST_RUNS
 from bertsmith.analysis.board.live import LivePages
 from bertsmith.analysis.board.shelf import Shelf, whole_of
 from bertsmith.errors import ArtifactError, UsageError
