@@ -203,6 +203,19 @@ def test_runs_are_found_at_any_depth_and_go_when_they_go(tmp_path: Path) -> None
     assert (list(then["items"]), sorted(then["gone"])) == (["new"], stages)
 
 
+def test_a_run_whose_text_is_being_prepared_waits(tmp_path: Path) -> None:
+    make_tag_run(tmp_path / "inner" / "new", upto="corpus")
+    shelf = Shelf(tmp_path, seconds_between_looks=0)
+    first = shelf.since("")
+    assert [(name, row["state"]) for name, row in first["items"].items()] == [("inner/new", "waiting")]
+    assert shelf.folder("inner/new") == tmp_path / "inner" / "new"
+    write_events(tmp_path / "other" / "pretrain", pretraining_events(20))
+    assert first["items"]["inner/new"].keys() == shelf.since(first["version"])["items"]["other/pretrain"].keys()
+    write_events(tmp_path / "inner" / "new" / "pretrain", pretraining_events(20))
+    then = shelf.since(first["version"])
+    assert (sorted(then["items"]), then["gone"]) == (["inner/new/pretrain", "other/pretrain"], ["inner/new"])
+
+
 def test_of_thousands_of_runs_those_that_changed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(300):
         write_events(tmp_path / f"run-{i}", finetuning_events("tag", best=0.7)[:4])

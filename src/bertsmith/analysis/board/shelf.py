@@ -5,11 +5,11 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bertsmith.analysis.board.feed import Feed
-from bertsmith.analysis.board.summary import Summary
+from bertsmith.analysis.board.summary import Summary, waiting_row
 
 DEEPEST = 8
 NOT_IN_A_RUN = frozenset({"checkpoints", "model", "last", "best"})
@@ -23,6 +23,7 @@ class _Listing:
     modified_ns: int
     listed_ns: int
     has_log: bool
+    has_recipe: bool
     folders: tuple[str, ...]
 
     def holds(self, modified_ns: int) -> bool:
@@ -43,6 +44,8 @@ class Shelf:
         self._next_look = 0.0
         self._listings: dict[str, _Listing] = {}
         self._summaries: dict[str, Summary] = {}
+        self._waiting: set[str] = set()
+        """Runs whose first training has not begun: a recipe, and no log in it or inside it."""
         self._rows: dict[str, dict[str, Any]] = {}
 
     def since(self, token: str) -> dict[str, Any]:
@@ -60,6 +63,8 @@ class Shelf:
             self._look_now_and_then()
             if name in self._summaries:
                 return self._summaries[name].folder
+            if name in self._waiting:
+                return self.root / name
             chain = next((one.folder.parent for run, one in self._summaries.items() if whole_of(run) == name), None)
             return chain if chain is not None and (chain / "recipe.toml").is_file() else None
 
@@ -76,7 +81,8 @@ class Shelf:
         found = self._find()
         for name in self._summaries.keys() - found:
             del self._summaries[name]
-            self._rows.pop(name, None)
+        for name in self._rows.keys() - found:
+            del self._rows[name]
         for name in sorted(found - self._summaries.keys(), key=self._age):
             self._summaries[name] = Summary(self.root / name)
         self.num_unread = 0
@@ -93,6 +99,8 @@ class Shelf:
             self.num_unread += summary.is_behind
             if changed or row is None or row["state"] == "running":  # of the others, time changes nothing
                 self._rows[name] = summary.row(name, now)
+        for name in self._waiting:
+            self._rows[name] = waiting_row(name, self._listings[name].modified_ns / 1e9)
         self.feed.update(self._rows)
 
     def _age(self, name: str) -> float:
@@ -117,6 +125,8 @@ class Shelf:
                 if name.count("/") < DEEPEST:
                     waiting += [inner if name == "." else f"{name}/{inner}" for inner in listing.folders]
         self._listings = listings
+        begun = {str(outer) for name in found for outer in (name, *PurePosixPath(name).parents)}
+        self._waiting = {name for name, listing in listings.items() if listing.has_recipe and name not in begun}
         return found
 
     def _list(self, name: str) -> _Listing:
@@ -126,17 +136,19 @@ class Shelf:
         if known is not None and known.holds(modified_ns):
             return known
         listed_ns = time.time_ns()
-        folders, has_log = [], False
+        folders, has_log, has_recipe = [], False, False
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.name == "metrics.jsonl":
                     has_log = entry.is_file(follow_symlinks=False)
+                elif entry.name == "recipe.toml":
+                    has_recipe = True
                 # Links are not followed: they may lead out of the folder, or around in circles.
                 elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                     folders.append(entry.name)
         if has_log:
             folders = [folder for folder in folders if folder not in NOT_IN_A_RUN]
-        return _Listing(modified_ns, listed_ns, has_log, tuple(folders))
+        return _Listing(modified_ns, listed_ns, has_log, has_recipe, tuple(folders))
 
 
 def whole_of(name: str) -> str | None:

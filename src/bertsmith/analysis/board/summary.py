@@ -17,7 +17,7 @@ from bertsmith.analysis.board.tail import Tail
 from bertsmith.analysis.folder import mapping, step_of
 from bertsmith.analysis.markup import duration, number, words
 
-State = Literal["running", "done", "stopped", "failed", "killed"]
+State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
 SILENT_SECONDS = 120.0
 """A log that says nothing for so long, and for ten times its usual pause, is taken for that of a killed run."""
 CURVE_POINTS = 32
@@ -161,6 +161,14 @@ class Summary:
         chosen = _METRIC.search(_text(self.folder / "recipe.toml"))
         metric = chosen[1] if chosen and chosen[1] in scores else next(iter(scores))
         return words(metric), number(scores[metric])
+
+
+def waiting_row(name: str, changed: float) -> dict[str, Any]:
+    """The row of a run whose first training has not begun; `changed` in Unix time."""
+    unknown = dict.fromkeys(("step", "total", "loss", "score", "seconds", "begun"))
+    said = "no training has begun: its text is being prepared, or was"
+    known = {"name": name, "kind": "", "task": "", "state": "waiting", "said": said, "metric": ""}
+    return {**known, **unknown, "changed": round(changed), "curve": [], "broken": 0}
 
 
 def _object(line: bytes) -> Mapping[str, Any] | None:
