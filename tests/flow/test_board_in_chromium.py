@@ -84,7 +84,7 @@ def page(chromium: "Browser") -> Iterator["Page"]:
     said: list[str] = []
     context = chromium.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(20_000)
     page.clock.install()
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -102,7 +102,7 @@ def later(page: "Page") -> None:
 
 
 def until(page: "Page", holds: Callable[[], bool]) -> None:
-    for _ in range(40):
+    for _ in range(200):
         if holds():
             return
         page.wait_for_timeout(25)

@@ -352,6 +352,7 @@ def test_every_page_has_its_parts_and_no_script_of_its_own(served: Any, tmp_path
         for name in ("report.css", "board.css"):
             assert f"/static/{name}" in page
     assert ask("/static/server.py").status == 404
+    assert ask("/?" + urlencode([("tick", f"run-{i}") for i in range(100)])).status == 200
 
 
 def test_wrong_folders_hosts_and_ports_get_a_sentence(tmp_path: Path) -> None:

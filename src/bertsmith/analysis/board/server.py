@@ -95,12 +95,12 @@ class Board(ThreadingHTTPServer):
             return _wrong(421, f"This board answers to localhost alone, not to {host!r}; see `bertsmith board --help`.")
         try:
             parts = urlsplit(target)
+            if parts.path == "/":
+                return _page(pages.runs_page(self.name))  # its query is read by its script
             query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=2 * MOST_RUNS)
         except ValueError:
             return _wrong(400, "The address cannot be read.")
         names, since = query.get("run", []), query.get("since", [""])[0]
-        if parts.path == "/":
-            return _page(pages.runs_page(self.name))
         if parts.path == "/api/runs":
             return _json(self.shelf.since(since))
         if parts.path in ("/run", "/api/run"):
