@@ -180,6 +180,7 @@ class Chart {
   }
 }
 
+// board/live.js renews charts one by one: it puts new ones into `charts`, zoomed and pointed at as the old ones were.
 const charts = [...document.querySelectorAll("figure.chart")].map((figure) => new Chart(figure));
 
 function point(group, step) {
