@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlencode
@@ -178,6 +179,13 @@ def test_half_a_request_and_none_keep_nobody_waiting(board: Board) -> None:
     assert ask(board, "/api/runs").status == 200
     for connection in waiting:
         connection.close()
+
+
+def test_many_at_once_all_get_the_same_answer(board: Board) -> None:
+    targets = ["/api/runs", "/api/run?run=good", "/", "/static/live.js"] * 16
+    with ThreadPoolExecutor(len(targets)) as pool:
+        answers = list(pool.map(lambda target: (target, ask(board, target).read()), targets))
+    assert len(set(answers)) == 4
 
 
 def test_a_body_is_not_taken_for_the_next_request(board: Board) -> None:

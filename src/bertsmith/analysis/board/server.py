@@ -57,6 +57,8 @@ class Board(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
+    """Connections that wait to be taken: a browser opens several at once, and each is for one request."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 8765, *, seconds_between_looks: float = 1.0):
         if not folder.is_dir():
