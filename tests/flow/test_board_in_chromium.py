@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -145,6 +145,9 @@ def test_it_opens_sorts_filters_and_keeps_that_in_its_address(runs: Path, page: 
         shutil.rmtree(runs / "cola-1")
         later(page)
         until(page, lambda: names(page) == ["fresh", "cola-0/finetune"])
+        page.goto(board.url + "run?" + urlencode({"run": hostile}))  # its name and its task are shown, and run nothing
+        page.wait_for_selector("figure.chart svg path")
+        assert hostile in page.inner_text(".top b")
 
 
 def test_it_compares_and_the_way_back_keeps_the_view(runs: Path, page: "Page") -> None:
