@@ -24,7 +24,7 @@ from made_up_run import (
 )
 from typer.testing import CliRunner
 
-from bertsmith.analysis.board import tail
+from bertsmith.analysis import tail
 from bertsmith.analysis.board.feed import Feed
 from bertsmith.analysis.board.server import Board
 from bertsmith.analysis.board.shelf import Shelf

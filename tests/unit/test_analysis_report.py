@@ -163,8 +163,18 @@ def test_in_the_middle_of_a_run(tmp_path: Path, upto: str) -> None:
 
 def test_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text("# nothing is asked for\n", encoding="utf-8")
     page = page_of(tmp_path / "run")
-    assert "Nothing yet." in page.text
+    assert "Recipe and machine" in page.headings
+    assert "Learning curves" not in page.headings
+
+
+def test_a_folder_with_nothing_of_a_run_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "metrics.txt").write_text("loss 3\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"notes is not a run: it has no recipe\.toml, no metrics\.jsonl"):
+        write_report(tmp_path / "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["metrics.txt"]
 
 
 def test_one_run_directory_alone(tmp_path: Path) -> None:
@@ -260,12 +270,13 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     assert "stopped at step 100 of 100 (SIGINT)" in page_of(tmp_path / "run").text
 
 
-def test_a_broken_metrics_line_shows_what_came_before_it_and_says_so(tmp_path: Path) -> None:
+def test_a_broken_metrics_line_is_told_of_and_all_others_are_shown(tmp_path: Path) -> None:
     root = tmp_path / "run"
     write_events(root / "pretrain", pretraining_events(100), torn="not json\n")
+    lines = (root / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (root / "pretrain" / "metrics.jsonl").write_text("".join([*lines[:40], "not json\n", *lines[41:]]))
     page = page_of(root)
-    assert "read only in part" in page.text
-    assert "metrics.jsonl:" in page.text
+    assert f"2 lines of the log cannot be read (lines 41, {len(lines)}): gaps in the curves" in page.text
 
 
 def test_confusion_and_mistakes_are_counted_right(tmp_path: Path) -> None:

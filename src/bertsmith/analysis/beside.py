@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bertsmith.analysis.curves import training_charts
 from bertsmith.analysis.folder import RunFolder, Training, mapping, step_of
 from bertsmith.analysis.markup import Html, details, join, number, score, table, tag, title, words
 from bertsmith.analysis.recipes import differences
 from bertsmith.analysis.scores import interval, main_metric, score_rows
+from bertsmith.analysis.training_charts import training_charts
 from bertsmith.tasks.predict import TASKS
 
 MOST_RUNS = 12
@@ -185,8 +185,8 @@ def _curves(trainings: Sequence[Training]) -> list[Html]:
         is_alone = sum(other == kind for other, _ in tasks) == 1
         charts = training_charts(here, group=kind if is_alone else f"{kind} {task}")
         heading = names.get(kind, title(kind)) + ("" if is_alone else f": {task}")
-        if charts:
-            parts.append(
-                tag("div", {"class": "part"}, tag("h3", None, heading), tag("div", {"class": "charts"}, charts))
-            )
+        notes = [tag("p", {"class": "trouble"}, f"{one.name}: {note}") for one in here for note in one.notes]
+        if charts or notes:
+            shown = tag("div", {"class": "charts"}, charts)
+            parts.append(tag("div", {"class": "part"}, tag("h3", None, heading), shown, notes))
     return parts

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.analysis.markup import number
-from bertsmith.errors import ArtifactError, BertsmithError
-from bertsmith.training.track import read_metrics
+from bertsmith.analysis.run_log import LogReader, Steps
+from bertsmith.errors import ArtifactError
 
 STAGES = ("corpus", "tokenizer", "examples", "labels")
 """Artifact directories, in the order in which a run writes them."""
@@ -32,11 +32,16 @@ class Training:
     name: str
     path: Path
     kind: str
+    steps: Steps
     events: tuple[Mapping[str, Any], ...]
+    """All but step lines."""
     notes: tuple[str, ...]
+    """What is wrong with the log, in words."""
 
     def of(self, kind: str) -> list[Mapping[str, Any]]:
-        """Events of one kind, in order."""
+        """Events of one kind, in order. Of step lines there may be a million: `steps` has them as columns."""
+        if kind == "step":
+            return list(self.steps.events())
         return [event for event in self.events if event.get("event") == kind]
 
     @property
@@ -51,7 +56,8 @@ class Training:
 
     @property
     def last_step(self) -> int:
-        return max((step_of(event) for event in self.events), default=0)
+        last = int(self.steps.step[-1]) if len(self.steps) else 0
+        return max([last, *map(step_of, self.events)])
 
     @property
     def total_steps(self) -> int | None:
@@ -63,6 +69,7 @@ class Training:
     @property
     def elapsed_seconds(self) -> float | None:
         known = [number(event.get("elapsed_seconds")) for event in self.events]
+        known.append(number(self.steps.largest("elapsed_seconds")))
         return max((seconds for seconds in known if seconds is not None), default=None)
 
     @property
@@ -101,13 +108,17 @@ class RunFolder:
     fill_mask: tuple[Mapping[str, Any], ...]
 
 
-def read_run_folder(path: Path) -> RunFolder:
+def read_run_folder(path: Path, logs: dict[Path, LogReader] | None = None) -> RunFolder:
     """Read runs/NAME, or one run directory inside it.
 
-    Raises `ArtifactError` where `path` is no directory; a part that is missing or unreadable is left out.
+    logs: readers to go on with, by run directory; new ones are put there. Reading a growing run again and again, only
+    what is new is read of its logs.
+
+    Raises `ArtifactError` where `path` is no directory, or has nothing of a run; unreadable parts are left out.
     """
+    such_as = "give a folder such as runs/quickstart or runs/quickstart/finetune"
     if not path.is_dir():
-        raise ArtifactError(f"{path} is not a run; give a folder such as runs/quickstart or runs/quickstart/finetune")
+        raise ArtifactError(f"{path} is not a run; {such_as}")
     recipe_text = _text(path / "recipe.toml")
     try:
         recipe = tomllib.loads(recipe_text)
@@ -115,14 +126,17 @@ def read_run_folder(path: Path) -> RunFolder:
         recipe = {}
     inner = sorted((file.parent for file in path.glob("*/metrics.jsonl")), key=_order)
     folders = [path] if (path / "metrics.jsonl").is_file() else inner
+    stages = tuple(stage for stage in map(_stage, [path / name for name in STAGES]) if stage is not None)
+    if not (recipe_text or folders or stages):
+        raise ArtifactError(f"{path} is not a run: it has no recipe.toml, no metrics.jsonl and no stage; {such_as}")
     name = recipe.get("name") or path.resolve().name
     return RunFolder(
         path=path,
         name=f"{name} / {path.resolve().name}" if folders == [path] and path.resolve().name != name else str(name),
         recipe=recipe,
         recipe_text=recipe_text,
-        stages=tuple(stage for stage in map(_stage, [path / name for name in STAGES]) if stage is not None),
-        trainings=tuple(_training(folder) for folder in folders),
+        stages=stages,
+        trainings=tuple(_training(folder, _reader(folder, logs)) for folder in folders),
         scores=mapping(_json(path / "scores.json")),
         fill_mask=tuple(mapping(item) for item in sequence(_json(path / "fill_mask.json"))),
     )
@@ -154,24 +168,20 @@ def step_of(event: Mapping[str, Any]) -> int:
     return int(number(event.get("step")) or 0)
 
 
-def _training(path: Path) -> Training:
-    """Read metrics.jsonl; what a resume did again replaces what stood after its checkpoint."""
-    events: list[Mapping[str, Any]] = []
-    notes: list[str] = []
+def _reader(folder: Path, logs: dict[Path, LogReader] | None) -> LogReader:
+    log = LogReader(folder / "metrics.jsonl")
+    return log if logs is None else logs.setdefault(folder, log)
+
+
+def _training(path: Path, log: LogReader) -> Training:
     try:
-        for event in read_metrics(path / "metrics.jsonl"):
-            if not isinstance(event, dict):
-                continue
-            resumed_from = number(event.get("resumed_from"))
-            if resumed_from is not None:
-                events = [kept for kept in events if step_of(kept) <= resumed_from]
-            events.append(event)
-    except (BertsmithError, OSError) as error:
-        notes.append(f"read only in part: {error}")
-    starts = [event for event in events if event.get("event") == "start"]
+        steps, notes = log.read()
+    except OSError as error:
+        steps, notes = Steps(), [f"its log cannot be read: {error}"]
+    starts = [event for event in log.events if event.get("event") == "start"]
     kind = str(starts[-1].get("kind") or "") if starts else ""
     fallback = "pretrain" if path.name.startswith("pretrain") else "finetune"
-    return Training(path.resolve().name, path, kind or fallback, tuple(events), tuple(notes))
+    return Training(path.resolve().name, path, kind or fallback, steps, tuple(log.events), tuple(notes))
 
 
 def _stage(path: Path) -> Stage | None:

@@ -165,9 +165,3 @@ def title(key: object) -> str:
 def words(key: object) -> str:
     """A field's name as words: `dropped_by_reason` -> `dropped by reason`, `macro_f1` -> `macro F1`."""
     return " ".join(_NAMES.get(word, word) for word in str(key).split("_"))
-
-
-def mean(events: Iterable[Mapping[str, Any]], key: str) -> float | None:
-    """Mean of a field over the events that have it."""
-    values = [value for value in (number(event.get(key)) for event in events) if value is not None]
-    return sum(values) / len(values) if values else None

@@ -11,15 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertsmith.analysis.beside import MOST_RUNS, named_runs, sections_of
-from bertsmith.analysis.curves import training_charts
 from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
 from bertsmith.analysis.headline import header, runs_header
 from bertsmith.analysis.markup import (
     Html,
     details,
     fact,
-    mean,
     number,
     percent,
     share_bar,
@@ -30,8 +30,10 @@ from bertsmith.analysis.markup import (
 )
 from bertsmith.analysis.predictions import read_answers, sections
 from bertsmith.analysis.reliability import reliability
+from bertsmith.analysis.run_log import Floats
 from bertsmith.analysis.samples import masked_words
 from bertsmith.analysis.scores import evaluations, scores, slices
+from bertsmith.analysis.training_charts import training_charts
 from bertsmith.artifact import write_text
 from bertsmith.errors import UsageError
 
@@ -119,16 +121,16 @@ def _curves(folder: RunFolder) -> list[Html]:
     for kind in kinds:
         trainings = [training for training in folder.trainings if training.kind == kind]
         charts = training_charts(trainings, group=kind)
-        health = [_health(training) for training in trainings]
+        health = [told for told in map(_health, trainings) if told is not None]
         title = {"pretrain": "Pre-training", "finetune": "Fine-tuning"}.get(kind, kind)
         hint = "Point at a chart to read it; drag across to zoom all of them, double-click to see everything again."
-        if charts:
+        if charts or health:
             parts.append(
                 tag(
                     "div",
                     {"class": "part"},
                     tag("h3", None, title),
-                    tag("p", {"class": "said screen"}, hint),
+                    tag("p", {"class": "said screen"}, hint) if charts else None,
                     tag("div", {"class": "charts"}, charts),
                     health,
                 )
@@ -137,23 +139,33 @@ def _curves(folder: RunFolder) -> list[Html]:
 
 
 def _health(training: Training) -> Html | None:
-    """What the step events say of the run's condition, in one line."""
-    steps = training.of("step")
-    if not steps:
-        return None
-    elapsed = training.elapsed_seconds
-    waited = sum(number(event.get("loader_wait_seconds")) or 0.0 for event in steps)
+    """What the step lines say of the run's condition, in one line, and what is wrong with its log."""
+    steps = training.steps
+    elapsed, waits = training.elapsed_seconds, steps.column("loader_wait_seconds")
+    waited = float(np.nansum(waits)) if len(waits) else 0.0
     facts = [
-        ("updates clipped", percent(mean(steps, "clip_rate"))),
-        ("updates skipped", show(max((number(e.get("skipped_updates")) or 0 for e in steps), default=0))),
+        ("updates clipped", percent(steps.mean("clip_rate"))),
+        ("updates skipped", show(round(steps.largest("skipped_updates") or 0))),
         ("waiting for data", percent(waited / elapsed, 1) if elapsed else "–"),
-        ("padding", percent(mean(steps, "padding_share"), 1)),
-        ("rows cut short", percent(mean(steps, "truncation_share"), 1)),
-        ("peak memory", _megabytes(max((number(e.get("memory_bytes")) or 0 for e in steps), default=0))),
+        ("padding", percent(steps.mean("padding_share"), 1)),
+        ("rows cut short", percent(steps.mean("truncation_share"), 1)),
+        ("batch size", _span(steps.column("batch_size"))),
+        ("peak memory", _megabytes(steps.largest("memory_bytes") or 0)),
     ]
-    shown = [fact(key, value) for key, value in facts if value != "–"]
-    notes = [tag("p", {"class": "said"}, note) for note in training.notes]
-    return tag("div", {"class": "health"}, tag("b", None, training.name), tag("dl", {"class": "facts"}, shown), notes)
+    shown = [fact(key, value) for key, value in facts if value != "–"] if len(steps) else []
+    notes = [tag("p", {"class": "trouble"}, note) for note in training.notes]
+    if not shown and not notes:
+        return None
+    told = tag("div", None, tag("dl", {"class": "facts"}, shown), notes)
+    return tag("div", {"class": "health"}, tag("b", None, training.name), told)
+
+
+def _span(values: Floats) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "–"
+    low, high = (show(round(value)) for value in (known.min(), known.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _megabytes(size: float) -> str:

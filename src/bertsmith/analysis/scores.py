@@ -1,16 +1,16 @@
 """Scores: the final table with its intervals, and the table of evaluations during training."""
 
-import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bertsmith.analysis.folder import RunFolder, Training, mapping, sequence, step_of
 from bertsmith.analysis.markup import (
     Html,
     details,
     duration,
-    mean,
     number,
     score,
     show,
@@ -157,13 +157,13 @@ def _evaluation_table(training: Training) -> Html | None:
     if not evaluations:
         return None
     names = list(dict.fromkeys(key for event in evaluations for key in mapping(event.get("scores"))))
-    steps = training.of("step")
-    numbers = [step_of(event) for event in steps]
+    losses = training.steps.column("loss")
     rows, since = [], 0
     for event in evaluations:
         step = step_of(event)
-        upto = bisect.bisect_right(numbers, step)
-        trained = number(event.get("training_loss")) or mean(steps[since:upto], "loss")
+        upto = int(np.searchsorted(training.steps.step, step, side="right"))
+        known = losses[since:upto][np.isfinite(losses[since:upto])]
+        trained = number(event.get("training_loss")) or (float(known.mean()) if len(known) else None)
         since = upto
         scores = mapping(event.get("scores"))
         rows.append(

@@ -15,6 +15,7 @@ from bertsmith.analysis.board.parts import parts_of
 from bertsmith.analysis.folder import read_run_folder
 from bertsmith.analysis.markup import tag
 from bertsmith.analysis.report import render
+from bertsmith.analysis.run_log import LogReader
 from bertsmith.errors import ArtifactError, BertsmithError
 
 MOST_PAGES = 8
@@ -46,6 +47,7 @@ class _Page:
         self._seconds_between_looks = seconds_between_looks
         self._lock = threading.Lock()
         self._feed = Feed()
+        self._logs: dict[Path, LogReader] = {}
         self._order: list[str] = []
         self._stamp: _Stamp | None = None
         self._next_look = 0.0
@@ -66,7 +68,7 @@ class _Page:
             stamp = tuple(entry for folder in folders.values() for entry in _stamp(folder))
             if stamp == self._stamp:
                 return
-            parts = _parts(folders)
+            parts = _parts(folders, self._logs)
             self._stamp = stamp
         except (BertsmithError, OSError, RecursionError) as error:
             self._stamp = None
@@ -77,8 +79,8 @@ class _Page:
         self._order = list(parts)
 
 
-def _parts(folders: Mapping[str, Path]) -> dict[str, str]:
-    read = {name: read_run_folder(folder) for name, folder in folders.items()}
+def _parts(folders: Mapping[str, Path], logs: dict[Path, LogReader]) -> dict[str, str]:
+    read = {name: read_run_folder(folder, logs) for name, folder in folders.items()}
     if len(read) == 1:
         return parts_of(render(next(iter(read.values()))))
     return parts_of(compared(read))

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bertsmith.analysis.board.tail import Tail
 from bertsmith.analysis.folder import mapping, step_of
 from bertsmith.analysis.markup import duration, number, words
+from bertsmith.analysis.tail import Tail
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
 SILENT_SECONDS = 120.0

@@ -17,6 +17,8 @@ class Tail:
         self.modified_seconds = 0.0
         self.is_behind = False
         """There is more to read than the last look took."""
+        self.has_torn_end = False
+        """The log ended, at the last look, in the middle of a line."""
         self._stamp: tuple[int, int, int] | None = None
         self._offset = 0
         self._last = b""
@@ -42,6 +44,7 @@ class Tail:
         whole = taken[: taken.rfind(b"\n") + 1]
         self._offset += len(whole)
         self.is_behind = len(taken) == MOST_BYTES and bool(whole)
+        self.has_torn_end = len(taken) > len(whole) and not self.is_behind
         lines = whole.splitlines(keepends=True) if whole else []
         if lines:
             self._last = lines[-1]
