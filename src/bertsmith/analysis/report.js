@@ -1,6 +1,6 @@
 "use strict";
-// Hover, zoom and keyboard for the charts. The page is complete without it: curves.py draws lines, ticks and labels.
-// Charts with the same data-group share the range of steps shown and the step pointed at.
+// Hover, zoom, smoothing, log axes and keyboard for the charts. The page is complete without it: curves.py draws lines,
+// ticks and labels. Charts with the same data-group share the range of steps, the step pointed at, smoothing and log x.
 
 const UNITS = 1000;
 
@@ -26,6 +26,18 @@ function ticks(low, high, most = 6) {
   return found;
 }
 
+// 1, 2 and 5 times powers of ten; where that is too few, round numbers, and where too many, powers of ten alone.
+function logTicks(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+    for (const factor of [1, 2, 5]) found.push(+(factor * 10 ** power).toPrecision(3));
+  const inside = found.filter((value) => value >= low && value <= high);
+  if (inside.length < 3) return ticks(low, high);
+  const powers = inside.filter((value) => Number.isInteger(+Math.log10(value).toFixed(9)));
+  const stride = Math.ceil(powers.length / 8);
+  return inside.length <= 8 ? inside : powers.filter((_, i) => i % stride === 0);
+}
+
 function element(name, className, parent) {
   const made = document.createElement(name);
   made.className = className;
@@ -43,6 +55,29 @@ function nearest(steps, step) {
   return low > 0 && step - steps[low - 1] < steps[low] - step ? low - 1 : low;
 }
 
+// What a person chose, for all charts of a group: how many points on each side a smoothed point is the mean of, as a
+// share of the line (null: as drawn at first), and whether steps are on a log axis.
+const chosen = new Map();
+const SMOOTHING = [[null, "smooth"], [0, "raw"], [1 / 40, "smoother"], [1 / 12, "smoothest"]];
+
+function choices(group) {
+  if (!chosen.has(group)) chosen.set(group, { smoothing: 0, logX: false, logY: new Set() });
+  return chosen.get(group);
+}
+
+const straight = { to: (value) => value, from: (value) => value, ticks };
+const logarithm = { to: (value) => Math.log10(value), from: (value) => 10 ** value, ticks: logTicks };
+
+// The mean of the points around each, as far as the shorter side reaches; a gap stays a gap.
+function smoothed(values, reach) {
+  return values.map((value, i) => {
+    if (value === null) return null;
+    const side = Math.min(reach, i, values.length - 1 - i);
+    const known = values.slice(i - side, i + side + 1).filter((one) => one !== null);
+    return known.reduce((sum, one) => sum + one, 0) / known.length;
+  });
+}
+
 class Chart {
   constructor(figure) {
     this.data = JSON.parse(figure.querySelector("script").textContent);
@@ -58,7 +93,93 @@ class Chart {
     this.button = element("button", "", this.plot);
     this.button.textContent = "show all";
     for (const part of [this.cross, this.brush, this.tip, this.button]) part.hidden = true;
+    this.name = figure.querySelector("figcaption b").textContent;
+    this.across = this.down = straight;
+    this.addControls();
     this.listen();
+    if (this.isChanged()) this.redraw();
+  }
+
+  addControls() {
+    const holder = element("span", "controls screen", this.figure.querySelector("figcaption"));
+    const button = (label, said, act) => {
+      const made = element("button", "", holder);
+      made.type = "button";
+      made.textContent = label;
+      made.title = said;
+      made.addEventListener("click", () => { act(choices(this.group)); change(this.group); });
+      return made;
+    };
+    this.controls = {};
+    if (this.data.series.some((line) => line.style === "faint"))
+      this.controls.smoothing = button("smooth", "How much lines are smoothed, in all charts here", (now) => {
+        now.smoothing = (now.smoothing + 1) % SMOOTHING.length;
+      });
+    this.controls.logX = button("log x", "Steps on a logarithmic axis, in all charts here", (now) => { now.logX = !now.logX; });
+    this.controls.logY = button("log y", "Values on a logarithmic axis; those of 0 and less are gaps", (now) => {
+      if (!now.logY.delete(this.name)) now.logY.add(this.name);
+    });
+  }
+
+  isChanged() {
+    const now = choices(this.group);
+    return now.smoothing > 0 || now.logX || now.logY.has(this.name);
+  }
+
+  // Lines, ticks and marks anew, by what was chosen.
+  redraw() {
+    const now = choices(this.group);
+    const has = (key) => this.data.series.some((line) => line[key].some((value) => value > 0));
+    this.across = now.logX && has("x") ? logarithm : straight;
+    this.down = now.logY.has(this.name) && has("y") ? logarithm : straight;
+    this.controls.logX.setAttribute("aria-pressed", this.across === logarithm);
+    this.controls.logY.setAttribute("aria-pressed", this.down === logarithm);
+    if (this.controls.smoothing) this.controls.smoothing.textContent = SMOOTHING[now.smoothing][1];
+    const holder = this.svg.querySelector(".lines");
+    holder.replaceChildren(...this.data.series.flatMap((line) => this.paths(line, SMOOTHING[now.smoothing][0])));
+    this.zoom(this.x === this.data.x ? null : this.x);
+  }
+
+  paths(line, share) {
+    if (line.style !== "faint") return this.drawn(line.x, line.y, line.colour, line.style);
+    const raw = this.drawn(line.x, line.y, line.colour, share === 0 ? "line" : "faint");
+    if (share === 0) return raw;
+    const [x, y] = line.mx ? [line.mx, line.my] : [line.x, line.y];
+    return [...raw, ...this.drawn(x, smoothed(y, Math.ceil(y.length * (share ?? 1 / 60))), line.colour, "line")];
+  }
+
+  drawn(xs, ys, colour, style) {
+    const made = (kind, d) => {
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("class", "c" + colour + " " + kind);
+      path.setAttribute("d", d);
+      return path;
+    };
+    const pieces = [[]];
+    xs.forEach((x, i) => {
+      const point = ys[i] === null ? [NaN] : [this.placeX(x), this.placeY(ys[i])];
+      if (point.every(Number.isFinite)) pieces.at(-1).push(point.map((at) => at.toFixed(1)).join(" "));
+      else pieces.push([]);
+    });
+    const dots = style === "dots" ? pieces.flat() : pieces.filter((piece) => piece.length === 1).flat();
+    const line = pieces.filter((piece) => piece.length > 1).map((piece) => "M" + piece.join("L")).join("");
+    return [made(style, line), ...(dots.length ? [made("dot", dots.map((point) => `M${point}h.01`).join(""))] : [])];
+  }
+
+  // Places in the SVG's own units, of which the whole range takes UNITS.
+  placeX(step) { return UNITS * this.share(step, this.whole("x"), this.across); }
+  placeY(value) { return UNITS * (1 - this.share(value, this.whole("y"), this.down)); }
+
+  share(value, [low, high], axis) { return (axis.to(value) - axis.to(low)) / (axis.to(high) - axis.to(low)); }
+
+  // The range of everything: on a log axis it begins at the least value above 0.
+  whole(key) {
+    const axis = key === "x" ? this.across : this.down;
+    if (axis === straight) return this.data[key];
+    const least = Math.min(...this.data.series.flatMap((line) => line[key].filter((value) => value > 0)));
+    const top = Math.max(...this.data.series.flatMap((line) => line[key]));
+    const margin = (top / least) ** 0.02;
+    return top > least ? [least / margin, top * margin] : [least / 2, least * 2];
   }
 
   listen() {
@@ -78,7 +199,7 @@ class Chart {
       this.from = undefined;
       this.brush.hidden = true;
       const [low, high] = from < to ? [from, to] : [to, from];
-      if (high - low > (this.x[1] - this.x[0]) / 50) zoom(this.group, [low, high]);
+      if (this.left(high) - this.left(low) > this.svg.clientWidth / 50) zoom(this.group, [low, high]);
       else point(this.group, to);
     });
     plot.addEventListener("pointercancel", () => { this.from = undefined; this.brush.hidden = true; });
@@ -102,13 +223,17 @@ class Chart {
   stepAt(event) {
     const box = this.svg.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    return this.x[0] + share * (this.x[1] - this.x[0]);
+    const [low, high] = this.shown().map(this.across.to);
+    return this.across.from(low + share * (high - low));
   }
+
+  // The range of steps in sight.
+  shown() { return this.x === this.data.x ? this.whole("x") : this.x; }
 
   left(step) {
     const box = this.svg.getBoundingClientRect();
     const inset = box.left - this.plot.getBoundingClientRect().left;
-    return inset + box.width * (step - this.x[0]) / (this.x[1] - this.x[0]);
+    return inset + box.width * this.share(step, this.shown(), this.across);
   }
 
   showBrush(from, to) {
@@ -119,7 +244,7 @@ class Chart {
 
   point(step) {
     this.at = step;
-    this.cross.hidden = this.tip.hidden = step === null || step < this.x[0] || step > this.x[1];
+    this.cross.hidden = this.tip.hidden = step === null || step < this.shown()[0] || step > this.shown()[1];
     if (this.tip.hidden) return;
     this.tip.replaceChildren();
     const title = element("b", "", this.tip);
@@ -130,10 +255,12 @@ class Chart {
       const row = element("div", "c" + line.colour, this.tip);
       element("i", "", row);
       row.append(line.name);
-      element("em", "", row).textContent = long(line.y[i]);
+      element("em", "", row).textContent = line.y[i] === null ? "gap" : long(line.y[i]);
     }
+    for (const [at, kind, said] of this.data.marks ?? [])
+      if (Math.abs(this.left(at) - this.left(step)) < 4) element("div", "told " + kind, this.tip).textContent = said;
     title.textContent = "step " + shown.toLocaleString("en");
-    const left = this.left(Math.min(this.x[1], Math.max(this.x[0], shown)));
+    const left = this.left(Math.min(this.shown()[1], Math.max(this.shown()[0], shown)));
     this.cross.style.left = left + "px";
     const beside = left + 14 + this.tip.offsetWidth <= this.plot.clientWidth;
     this.tip.style.left = Math.max(0, beside ? left + 14 : left - 14 - this.tip.offsetWidth) + "px";
@@ -141,18 +268,23 @@ class Chart {
 
   zoom(range) {
     this.x = range ?? this.data.x;
-    this.y = range ? this.heights(range) : this.data.y;
+    const x = this.shown(), y = range ? this.heights(range) : this.whole("y");
+    this.y = y;
     this.button.hidden = !range;
-    const across = (step) => UNITS * (step - this.data.x[0]) / (this.data.x[1] - this.data.x[0]);
-    const down = (value) => UNITS * (this.data.y[1] - value) / (this.data.y[1] - this.data.y[0]);
-    const box = [across(this.x[0]), down(this.y[1]), across(this.x[1]) - across(this.x[0]), down(this.y[0]) - down(this.y[1])];
+    const box = [this.placeX(x[0]), this.placeY(y[1]), this.placeX(x[1]) - this.placeX(x[0]), this.placeY(y[0]) - this.placeY(y[1])];
     this.svg.setAttribute("viewBox", box.join(" "));
-    this.labels(".x", this.x, "left");
-    this.labels(".y", this.y, "bottom");
+    this.labels(".x", x, "left", this.across);
+    this.labels(".y", y, "bottom", this.down);
+    this.plot.querySelectorAll(".marks span").forEach((mark, i) => {
+      const at = this.share(this.data.marks[i][0], x, this.across);
+      mark.hidden = !(at >= 0 && at <= 1);
+      mark.style.left = 100 * at + "%";
+    });
     const grid = this.svg.querySelector(".grid");
-    grid.replaceChildren(...ticks(...this.y).map((value) => {
+    grid.replaceChildren(...this.down.ticks(...y).map((value) => {
       const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-      for (const [key, at] of [["x1", 0], ["x2", UNITS], ["y1", down(value)], ["y2", down(value)]]) line.setAttribute(key, at);
+      const across = [["x1", box[0]], ["x2", box[0] + box[2]], ["y1", this.placeY(value)], ["y2", this.placeY(value)]];
+      for (const [key, at] of across) line.setAttribute(key, at);
       return line;
     }));
   }
@@ -162,20 +294,21 @@ class Chart {
     const seen = [];
     for (const line of this.data.series)
       line.x.forEach((step, i) => {
-        if ((line.x[i + 1] ?? step) >= low && (line.x[i - 1] ?? step) <= high) seen.push(line.y[i]);
+        const isIn = (line.x[i + 1] ?? step) >= low && (line.x[i - 1] ?? step) <= high;
+        if (isIn && line.y[i] !== null && Number.isFinite(this.down.to(line.y[i]))) seen.push(this.down.to(line.y[i]));
       });
     const bottom = Math.min(...seen), top = Math.max(...seen);
     const margin = 0.06 * (top - bottom) || Math.abs(top) / 2 || 0.5;
-    return seen.length ? [bottom - margin, top + margin] : this.data.y;
+    return seen.length ? [bottom - margin, top + margin].map(this.down.from) : this.whole("y");
   }
 
-  labels(selector, [low, high], side) {
+  labels(selector, [low, high], side, axis) {
     const holder = this.plot.querySelector(selector);
     holder.replaceChildren();
-    for (const value of ticks(low, high)) {
+    for (const value of axis.ticks(low, high)) {
       const label = element("span", "", holder);
       label.textContent = short(value);
-      label.style[side] = 100 * (value - low) / (high - low) + "%";
+      label.style[side] = 100 * this.share(value, [low, high], axis) + "%";
     }
   }
 }
@@ -189,4 +322,8 @@ function point(group, step) {
 
 function zoom(group, range) {
   for (const chart of charts) if (chart.group === group) { chart.zoom(range); chart.point(null); }
+}
+
+function change(group) {
+  for (const chart of charts) if (chart.group === group) { chart.redraw(); chart.point(null); }
 }
