@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bertsmith.errors import BertsmithError, Stopped
 from bertsmith.runtime import Runtime
+from bertsmith.training import budget as budgets
 from bertsmith.training.batch_size import Growth, RampUp
 from bertsmith.training.distributed import Ranks
 from bertsmith.training.plan import Due, LossSums, Plan
@@ -164,7 +165,9 @@ def test_going_back_over_a_growth_grows_again_and_tells_it_once(tmp_path: Path, 
     assert _bits(model) == _bits(clean)
 
 
-def test_a_budget_s_growth_is_read_back(tmp_path: Path) -> None:
+def test_a_budget_s_growth_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps are counted once here, since two runs have two clocks; counted again: `test_resume_budgets`."""
+    monkeypatch.setattr(budgets, "MARKS", ())
     budget = replace(RAMP, total_steps=None, budget_seconds=3.0, evaluate_every=10_000, checkpoint_every_seconds=0.1)
     result, model = _run(tmp_path / "straight", budget, keep=10_000)
     decided = events(tmp_path / "straight", "decision")

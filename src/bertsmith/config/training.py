@@ -115,7 +115,7 @@ class PretrainConfig(LoopConfig):
     """Examples are shuffled, and partners drawn, among so many tokens at a time: what is open at once."""
     max_steps: Positive | None = None
     budget_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock budget, turned into a step count after 50 measured steps. One of this and max_steps is needed."""
+    """Wall-clock budget, counted in steps once 50 are measured, and again. One of this and max_steps is needed."""
     evaluate_every_steps: Positive | None = None
     """Default: ten evaluations in the run."""
     evaluation_examples: Positive = 512

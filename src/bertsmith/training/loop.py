@@ -19,7 +19,7 @@ from torch import nn
 from bertsmith.errors import BertsmithError, Stopped, UsageError
 from bertsmith.runtime import Runtime, peak_memory_bytes
 from bertsmith.training.accumulate import Accumulator, Gradient
-from bertsmith.training.budget import Measured, decide_total_steps
+from bertsmith.training.budget import Stopwatch, count_again, decide_total_steps
 from bertsmith.training.checkpoint import Checkpoint, open_checkpoint
 from bertsmith.training.checkpoints import Checkpoints
 from bertsmith.training.clip import clip_gradients
@@ -138,7 +138,7 @@ class _Loop:
     def run(self, interrupts: Interrupts) -> TrainResult:
         self.interrupts = interrupts
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.measured = Measured()
+        self.stopwatch = Stopwatch()
         self.state = State()
         self.before_trouble: State | None = None  # since the first of some updates that could not be applied
         resumed_from = self._resume()
@@ -202,7 +202,7 @@ class _Loop:
             if is_due and self.before_trouble is None:
                 self._save()
             has_halved = self._update()
-            is_decided = self.state.total_steps is None and self._decide_total_steps()
+            is_decided = self._decide_total_steps()
             is_decided = is_decided or has_halved
             if self.state.step % self.plan.log_every == 0 or self.state.is_finished:
                 self._log()
@@ -293,7 +293,7 @@ class _Loop:
                 first = {"first_share": gradient.first_share, "first_norm": gradient.first_norm}
                 state.noise.add_parts(**first, batch_size=state.batch_size, norm=norm)
         seconds = time.monotonic() - started
-        self.measured.step_seconds.append(seconds)
+        self.stopwatch.add_step(seconds, state)
         state.step += 1
         state.tokens += gradient.tokens
         state.window.add_step(
@@ -424,14 +424,17 @@ class _Loop:
 
     def _decide_total_steps(self) -> bool:
         """True when something was decided now, which is saved at once: a run that goes back must find it."""
-        decision = decide_total_steps(
-            self.state,
-            self.plan,
-            self.measured,
-            elapsed_seconds=self._elapsed(),
-            checkpoint_bytes=3 * sum(p.nbytes for p in self.parameters),
-            ranks=self.ranks,
-        )
+        if self.plan.budget_seconds is None or self.state.is_finished:
+            return False
+        times = {
+            "elapsed_seconds": self._elapsed(),
+            "checkpoint_bytes": 3 * sum(p.nbytes for p in self.parameters),
+            "ranks": self.ranks,
+        }
+        if self.state.total_steps is None:
+            decision = decide_total_steps(self.state, self.plan, self.stopwatch, **times)
+        else:
+            decision = count_again(self.state, self.plan, **times)
         if decision is None:
             return False
         if decision.name == "total_steps":  # a provisional one is not worth a line
@@ -462,13 +465,12 @@ class _Loop:
                 evaluation = self.evaluate(state.step)
         finally:
             self.model.train()
-        self.measured.evaluation_seconds = time.monotonic() - started
         value = self.ranks.from_first(evaluation.value)
         best = state.best_value is None or value > state.best_value
         evaluation = replace(
             evaluation,
             training_loss=state.training_loss_sum / state.training_updates if state.training_updates else None,
-            seconds=self.measured.evaluation_seconds,
+            seconds=time.monotonic() - started,
             best=best,
         )
         state.evaluated_step, state.training_loss_sum, state.training_updates = state.step, 0.0, 0
@@ -487,6 +489,7 @@ class _Loop:
             self._end_here("ended here, as was asked for")
         if state.evaluations_since_best == self.plan.stop_after:
             self._end_here(f"ended after {self.plan.stop_after} evaluations without a better one (stop_after)")
+        state.evaluation_seconds = time.monotonic() - started
         return best
 
     def _end_here(self, why: str) -> None:

@@ -94,12 +94,20 @@ class State:
     provisional_total_steps: int | None = None
     budget_total_steps: int | None = None
     """The step at which the budget is spent; `total_steps` is that, or a planned one that comes first."""
+    budget_marks: int = 0
+    """Shares of the budget (`budget.MARKS`) that are behind us, at which the steps are counted again."""
+    timed_steps: int = 0
+    """Since the steps were last counted,"""
+    timed_seconds: float = 0.0
+    """and how long they took together."""
+    evaluation_seconds: float = 0.0
+    """Of the last evaluation, callbacks included."""
     batch_sizes: list[list[int]] = field(default_factory=list)
     """Each [step of this phase, examples in an update from there on]; the first is of step 0."""
     micro_batch_size: int | None = None
     """Examples in a forward pass; None until it is decided."""
     anchor_step: int = 0
-    """Step of this phase at which the number of steps was last changed by a larger batch,"""
+    """Step of this phase at which the number of steps was last changed, by a larger batch or another count,"""
     anchor_progress: float = 0.0
     """and the progress made by then."""
     noise: NoiseScale = field(default_factory=NoiseScale)
@@ -209,19 +217,26 @@ class State:
         Within a budget the rest of the phase becomes as many fewer steps as its batches become larger, which takes no
         more time. Progress, and with it the learning rate, goes on from where it was.
         """
-        step, before = self.phase_step, self.batch_size
-        self.batch_sizes.append([step, batch_size])
-        if self.budget_total_steps is None or self.total_steps is None:
-            return
+        before = self.batch_size
+        self.batch_sizes.append([self.phase_step, batch_size])
+        self.timed_steps, self.timed_seconds = 0, 0.0
+        if self.budget_total_steps is not None and self.total_steps is not None:
+            self.end_at(self.step + max(1, round((self.budget_total_steps - self.step) * before / batch_size)), plan)
+
+    def end_at(self, budget_total_steps: int, plan: Plan) -> None:
+        """Let the phase end where the budget is now thought to be spent, or at the planned step if that comes first.
+
+        What is left of the schedule is spread over the steps that are left, so that progress goes on from where it was.
+        """
+        assert self.total_steps is not None, "changed only after it was counted"
         planned = None if plan.total_steps is None else self.first_step + plan.total_steps
-        left = max(1, round((self.budget_total_steps - self.step) * before / batch_size))
-        self.budget_total_steps = self.step + left
-        total_steps = min(self.budget_total_steps, planned or self.budget_total_steps)
+        self.budget_total_steps = budget_total_steps
+        total_steps = min(budget_total_steps, planned or budget_total_steps)
         if total_steps != self.total_steps:
             whole = self.total_steps - self.first_step - self.anchor_step
-            done = (step - self.anchor_step) / whole
+            done = (self.phase_step - self.anchor_step) / whole
             self.anchor_progress += (1.0 - self.anchor_progress) * done
-            self.anchor_step, self.total_steps = step, total_steps
+            self.anchor_step, self.total_steps = self.phase_step, total_steps
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
