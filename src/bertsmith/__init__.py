@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bertsmith.analysis.compare import compare
+    from bertsmith.analysis.diagnose.diagnose import diagnose
     from bertsmith.analysis.report import write_report
     from bertsmith.config import Recipe, load_recipe
     from bertsmith.pipeline import finetune, load, pretrain, run
@@ -32,6 +33,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "compare",
+    "diagnose",
     "evaluate",
     "extract_features",
     "fill_mask",
@@ -51,6 +53,7 @@ _ROOMS = {
     "Predictor": "tasks.predict",
     "Recipe": "config",
     "compare": "analysis.compare",
+    "diagnose": "analysis.diagnose.diagnose",
     "evaluate": "tasks.evaluate",
     "extract_features": "tasks.extract",
     "fill_mask": "tasks.fill",

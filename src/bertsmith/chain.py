@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from bertsmith.analysis.diagnose.diagnose import diagnose
+from bertsmith.analysis.diagnose.told import short
 from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
 from bertsmith.config import CodeWords, ExamplesConfig, FinetuneConfig, ModelConfig, Recipe, recipe_toml
@@ -337,6 +339,10 @@ class Chain:
             self._title("scores")
             assert self.recipe.finetune is not None
             console.print(_score_table(result.table, _metric(self.recipe.finetune)))
+        if told := list(short(diagnose(self.folder))):
+            self._title("diagnosis")
+            for line in told:
+                console.print(line, highlight=False, markup=False)
         self._title("done")
         lines = [
             ("report", result.report),

@@ -20,6 +20,7 @@ from bertsmith.commands import (
     compress,
     corpus,
     data,
+    diagnose,
     evaluate,
     examples,
     plan,
@@ -55,6 +56,7 @@ app.command("fill-mask")(texts.fill_mask)
 app.command("generate")(texts.generate)
 app.command("extract-features")(texts.extract_features)
 app.command("report")(report.report)
+app.command("diagnose")(diagnose.diagnose)
 app.command("board")(board.board)
 app.command("plan")(plan.plan)
 app.command("init")(data.init)

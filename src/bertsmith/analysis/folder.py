@@ -83,6 +83,11 @@ class Training:
         return self.stop is not None and self.stop.get("reason") == "done"
 
     @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The recipe that the run directory keeps."""
+        return _recipe(_text(self.path / "recipe.toml"))
+
+    @property
     def scores(self) -> Mapping[str, Any]:
         """scores.json of a finished fine-tuning."""
         return mapping(_json(self.path / "scores.json"))
@@ -120,10 +125,7 @@ def read_run_folder(path: Path, logs: dict[Path, LogReader] | None = None) -> Ru
     if not path.is_dir():
         raise ArtifactError(f"{path} is not a run; {such_as}")
     recipe_text = _text(path / "recipe.toml")
-    try:
-        recipe = tomllib.loads(recipe_text)
-    except tomllib.TOMLDecodeError:
-        recipe = {}
+    recipe = _recipe(recipe_text)
     inner = sorted((file.parent for file in path.glob("*/metrics.jsonl")), key=_order)
     folders = [path] if (path / "metrics.jsonl").is_file() else inner
     stages = tuple(stage for stage in map(_stage, [path / name for name in STAGES]) if stage is not None)
@@ -190,6 +192,14 @@ def _stage(path: Path) -> Stage | None:
         return None
     seconds = number(mapping(_json(path / "run.json")).get("seconds"))
     return Stage(path.name, mapping(manifest.get("counts")), seconds)
+
+
+def _recipe(text: str) -> Mapping[str, Any]:
+    """Empty where it is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
 
 
 def _order(path: Path) -> tuple[int, str]:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from bertsmith.analysis.beside import MOST_RUNS, named_runs, sections_of
+from bertsmith.analysis.diagnose.diagnose import diagnose
+from bertsmith.analysis.diagnose.told import section
 from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
 from bertsmith.analysis.headline import header, runs_header
 from bertsmith.analysis.markup import (
@@ -296,8 +298,14 @@ def _plain(value: object) -> str:
     return show(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
+def _diagnosis(folder: RunFolder) -> list[Html]:
+    """What is wrong with the run; nothing before there is a training to look at."""
+    return section(diagnose(folder)) if any(training.of("step") for training in folder.trainings) else []
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[RunFolder], list[Html]]], ...] = (
     ("scores", "Scores", scores),
+    ("diagnosis", "Diagnosis", _diagnosis),
     ("curves", "Learning curves", _curves),
     ("answers", "Right and wrong", _answers),
     ("words", "Masked words", masked_words),

@@ -1,0 +1,136 @@
+"""Each illness is found in the log of a run that truly had it, and none in the logs of healthy runs.
+
+The logs were recorded by makers.py. Some runs have more than one illness, and each that is found is named here: a new
+one, or one that is not found any more, is a change for people to look at.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from makers import MAKERS, RECORDED
+from typer.testing import CliRunner
+
+from bertsmith.analysis.diagnose import thresholds
+from bertsmith.analysis.diagnose.diagnose import diagnose
+from bertsmith.analysis.diagnose.finding import ILLNESSES
+from bertsmith.analysis.diagnose.told import lines, section
+from bertsmith.analysis.report import write_report
+from bertsmith.cli import app
+
+ALSO: dict[str, set[str]] = {
+    "diverged": {"miscalibrated", "one-class"},
+    "one-class": {"learning-rate-too-high", "plateau"},
+    "overfitting": {"miscalibrated"},
+    "underfitting": {"miscalibrated"},
+    "learning-rate-too-high": {"one-class", "plateau"},
+    "learning-rate-too-low": {"miscalibrated"},
+    "gradients-vanish": {"learning-rate-too-high", "miscalibrated", "one-class", "plateau"},
+    "label-noise": {"miscalibrated"},
+    "miscalibrated": {"overfitting"},
+    "repeated-text": {"word-frequencies-only"},
+    "truncation": {"learning-rate-too-high"},
+    "padding": {"miscalibrated"},
+    "loader-bound": {"word-frequencies-only"},
+    "seeds-outweigh-gain": {"one-class"},
+}
+"""Illness -> others that its run has too."""
+HEALTHY = sorted(path.name for path in (RECORDED / "healthy").iterdir())
+
+
+def found_in(run: Path) -> set[str]:
+    return {finding.illness for finding in diagnose(run).findings}
+
+
+@pytest.mark.parametrize("illness", MAKERS)
+def test_an_illness_is_found(illness: str) -> None:
+    assert found_in(RECORDED / illness) == {illness} | ALSO.get(illness, set())
+
+
+@pytest.mark.parametrize("run", HEALTHY)
+def test_a_healthy_run_is_left_in_peace(run: str) -> None:
+    assert found_in(RECORDED / "healthy" / run) == set()
+
+
+def test_every_illness_has_a_maker() -> None:
+    assert MAKERS.keys() == ILLNESSES.keys()
+
+
+@pytest.mark.parametrize("illness", MAKERS)
+def test_findings_have_numbers_and_something_to_try(illness: str) -> None:
+    for finding in diagnose(RECORDED / illness).findings:
+        assert any(letter.isdigit() for letter in finding.seen)
+        assert finding.advice
+        assert all(finding.advice)
+
+
+def test_advice_names_keys_of_a_recipe() -> None:
+    """`finetune.something` in an advice is a key that there is."""
+    from bertsmith.config import FinetuneConfig, PretrainConfig
+
+    known = {"finetune": FinetuneConfig.model_fields, "pretrain": PretrainConfig.model_fields}
+    for illness in MAKERS:
+        for finding in diagnose(RECORDED / illness).findings:
+            for advice in finding.advice:
+                for word in advice.replace("(", " ").replace(")", " ").replace(",", " ").replace(";", " ").split():
+                    part, dot, key = word.partition(".")
+                    if dot and part in known and key:
+                        assert key.rstrip(".:").split(".")[0] in known[part], f"{illness}: {word}"
+
+
+def test_every_threshold_has_a_reason() -> None:
+    for name, value in vars(thresholds).items():
+        if isinstance(value, thresholds.Threshold):
+            assert len(value.because) > 10, name
+
+
+def test_a_copied_folder_and_a_run_that_was_killed(tmp_path: Path) -> None:
+    """Half a log, its last line torn, and nothing beside it."""
+    source = RECORDED / "overfitting" / "finetune" / "metrics.jsonl"
+    whole = source.read_bytes()
+    (tmp_path / "metrics.jsonl").write_bytes(whole[: int(len(whole) * 0.9)])
+    shutil.copyfile(source.parent / "recipe.toml", tmp_path / "recipe.toml")
+    assert "overfitting" in found_in(tmp_path)
+
+
+def test_numbers_that_are_none_do_not_hurt(tmp_path: Path) -> None:
+    events = [json.loads(line) for line in (RECORDED / "overfitting/finetune/metrics.jsonl").read_text().splitlines()]
+    for number, event in enumerate(events):
+        if event["event"] == "step" and number % 3 == 0:
+            event |= {"loss": None, "gradient_norm": "x", "losses": [], "learning_rate": float("nan")}
+        if event["event"] == "evaluation" and number % 5 == 0:
+            event |= {"scores": None, "predictions_per_class": 7}
+    text = "".join(json.dumps(event) + "\n" for event in reversed(events))
+    (tmp_path / "metrics.jsonl").write_text(text)
+    diagnose(tmp_path)
+
+
+def test_the_command_and_the_report_say_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(RECORDED / "overfitting", run)
+    told = CliRunner().invoke(app, ["diagnose", str(run)])
+    assert told.exit_code == 0
+    assert "OVERFITTING [finetune]" in told.output
+    as_json = json.loads(CliRunner().invoke(app, ["diagnose", str(run), "--json"]).output)
+    assert "overfitting" in {finding["illness"] for finding in as_json["findings"]}
+    page = write_report(run).read_text()
+    assert "Overfitting" in page
+    assert "finetune.stop_after" in page
+
+
+def test_rows_that_look_like_markup_are_text(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "label-noise", tmp_path / "run")
+    path = tmp_path / "run" / "finetune" / "predictions-test.jsonl"
+    rows = [json.loads(line) | {"text": "<script>alert(1)</script>"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = "".join(section(diagnose(tmp_path / "run")))
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert any("<script>" in line for line in lines(diagnose(tmp_path / "run")))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["diagnose", str(tmp_path)])
+    assert told.exit_code != 0
+    assert "holds no run" in str(told.exception)
