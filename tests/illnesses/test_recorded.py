@@ -94,6 +94,21 @@ def test_a_copied_folder_and_a_run_that_was_killed(tmp_path: Path) -> None:
     assert "overfitting" in found_in(tmp_path)
 
 
+def test_a_long_log_is_read_in_a_moment_and_its_spike_is_seen(tmp_path: Path) -> None:
+    start = '{"event": "start", "step": 0, "kind": "finetune", "task": "classify"}\n'
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        file.write(start)
+        for step in range(1, 60_001):
+            loss = 5.0 if step == 40_000 else 2 / (1 + step / 1000) + 0.01 * (step % 7)
+            file.write(
+                f'{{"event": "step", "step": {step}, "loss": {loss:.4f}, "losses": {{"classify": {loss:.4f}}}}}\n'
+            )
+    (finding,) = diagnose(tmp_path).findings
+    assert finding.illness == "spikes"
+    assert finding.evidence[0].startswith("step 40,0")
+    assert len(finding.series[0].points) <= 80
+
+
 def test_numbers_that_are_none_do_not_hurt(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (RECORDED / "overfitting/finetune/metrics.jsonl").read_text().splitlines()]
     for number, event in enumerate(events):
@@ -133,4 +148,4 @@ def test_rows_that_look_like_markup_are_text(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["diagnose", str(tmp_path)])
     assert told.exit_code != 0
-    assert "holds no run" in str(told.exception)
+    assert "is not a run" in str(told.exception)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from bertsmith.analysis.diagnose import thresholds as at
-from bertsmith.analysis.diagnose.facts import Facts, Points, points, series, smoothed, third, values
+from bertsmith.analysis.diagnose.facts import Facts, Points, series, smoothed, third, values
 from bertsmith.analysis.diagnose.finding import Finding
 from bertsmith.analysis.folder import mapping, step_of
 from bertsmith.analysis.markup import number
@@ -20,8 +20,7 @@ def diverged(facts: Facts) -> Iterator[Finding]:
         f"clip gradients ({facts.section}.clip = 1.0)",
     )
     stop = facts.training.stop or {}
-    skipped = max((number(event.get("skipped_updates")) or 0 for event in facts.steps), default=0)
-    updates = max((step_of(event) for event in facts.steps), default=0)
+    skipped, updates = facts.steps.largest("skipped_updates") or 0.0, facts.training.last_step
     rollbacks = len(facts.training.of("rollback"))
     if stop.get("reason") == "error" and rollbacks:
         seen = (
@@ -42,10 +41,10 @@ def diverged(facts: Facts) -> Iterator[Finding]:
 
 def spikes(facts: Facts) -> Iterator[Finding]:
     """Single losses far above those around them."""
-    found = facts.loss
+    found = facts.peaks()
     if len(found) < at.FLAT_STEPS.value:
         return
-    middle = smoothed(found, width=11)
+    middle = smoothed(facts.loss, width=11)
     distances = [abs(value - around) for (_, value), (_, around) in zip(found, middle, strict=True)]
     usual, start = sorted(distances)[len(distances) * 19 // 20], statistics.median(values(found[:3]))
     places = [
@@ -60,7 +59,7 @@ def spikes(facts: Facts) -> Iterator[Finding]:
         return
     examples = [name for event in facts.training.of("rollback") for name in event.get("examples") or []]
     told = [
-        f"step {step:,.0f}: {value:.3g} where {around:.3g} is usual{_examples(facts, index)}"
+        f"step {step:,.0f}: {value:.3g} where {around:.3g} is usual{_examples(facts, step)}"
         for index, step, value, around in places[:10]
     ]
     if examples:
@@ -80,11 +79,13 @@ def spikes(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _examples(facts: Facts, index: int) -> str:
-    """Which examples the updates of a line read, by their number in the run."""
-    before = number(facts.steps[index - 1].get("examples")) if index else 0
-    now = number(facts.steps[index].get("examples"))
-    return "" if before is None or now is None else f", examples {before:,.0f} to {now:,.0f} in the order of the run"
+def _examples(facts: Facts, step: float) -> str:
+    """Which examples were read up to a step since the line before, by their number in the run."""
+    counts = facts.column("examples")
+    place = next((index for index, (where, _) in enumerate(counts) if where == step), 0)
+    if not place:
+        return ""
+    return f", examples {counts[place - 1][1]:,.0f} to {counts[place][1]:,.0f} in the order of the run"
 
 
 def word_frequencies_only(facts: Facts) -> Iterator[Finding]:
@@ -199,7 +200,7 @@ def plateau(facts: Facts) -> Iterator[Finding]:
         return
     first, second, last = (third(found, number) for number in range(3))
     start, chance = max(value for _, value in found[:3]), _entropy(facts)
-    rates = dict(points(facts.steps, "learning_rate"))
+    rates = dict(facts.column("learning_rate"))
     middle = rates.get(found[len(found) * 2 // 3][0], 0.0)
     high = last > 0.5 * start if chance is None else last > at.NOTHING_LEARNED.value * chance
     if not high or _still_falls(found) or middle < 0.2 * facts.peak_rate():
@@ -228,7 +229,7 @@ def rate_too_high(facts: Facts) -> Iterator[Finding]:
     found = facts.own
     if len(found) < at.FLAT_STEPS.value or list(diverged(facts)):
         return
-    smooth, rates = smoothed(found, width=len(found) // 5), dict(points(facts.steps, "learning_rate"))
+    smooth, rates = smoothed(found, width=len(found) // 5), dict(facts.column("learning_rate"))
     lowest, low_step, worst = math.inf, 0.0, (0.0, 0.0, 0.0, 0.0)
     for step, value in smooth:
         if value < lowest:
@@ -258,7 +259,8 @@ def _still_falls(found: Points) -> bool:
     apart = [abs(one - other) for (_, one), (_, other) in pairwise(found)]
     deviation = 1.05 * statistics.median(apart)  # of one line: the median of |a - b| is 0.95 of it
     error = deviation * (math.pi / max(1, len(found) // 3)) ** 0.5  # of the difference of two medians
-    return before - last > max(at.STILL_FALLING.value * before, at.FALL_ERRORS.value * error)
+    least: float = max(at.STILL_FALLING.value * before, at.FALL_ERRORS.value * error)
+    return before - last > least
 
 
 def _entropy(facts: Facts) -> float | None:

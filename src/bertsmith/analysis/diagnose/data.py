@@ -86,7 +86,7 @@ def _unknown(seen: str, examples: tuple[str, ...] = ()) -> Finding:
 
 def truncation(facts: Facts) -> Iterator[Finding]:
     """Text that the model never sees."""
-    cut = values(points(facts.evaluations, "truncation_share")) or values(points(facts.steps, "truncation_share"))
+    cut = values(points(facts.evaluations, "truncation_share")) or values(facts.column("truncation_share"))
     if not cut or cut[-1] < at.TRUNCATED_SHARE.value:
         return
     length = facts.settings.get("max_length")
@@ -104,7 +104,7 @@ def truncation(facts: Facts) -> Iterator[Finding]:
 
 def padding(facts: Facts) -> Iterator[Finding]:
     """Work on tokens that are none."""
-    shares = values(points(facts.steps, "padding_share"))
+    shares = values(facts.column("padding_share"))
     mean = sum(shares) / len(shares) if shares else 0.0
     if mean < at.PADDING_SHARE.value:
         return

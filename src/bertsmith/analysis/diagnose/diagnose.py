@@ -12,7 +12,6 @@ from bertsmith.analysis.diagnose import answers, curves, data, gradients, seeds,
 from bertsmith.analysis.diagnose.facts import Facts
 from bertsmith.analysis.diagnose.finding import DEGREES, ILLNESSES, Diagnosis, Finding
 from bertsmith.analysis.folder import RunFolder, Training, read_run_folder
-from bertsmith.errors import ArtifactError
 
 _OF_TRAININGS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     *curves.CHECKS,
@@ -41,8 +40,6 @@ def diagnose(run: str | Path | RunFolder) -> Diagnosis:
     Raises `ArtifactError` where there is no such folder, or it holds no run.
     """
     folder = run if isinstance(run, RunFolder) else read_run_folder(Path(run))
-    if not folder.trainings and not (folder.path / "search.jsonl").is_file() and not folder.stages:
-        raise ArtifactError(f"{folder.path} holds no run: no metrics.jsonl in it or in a folder of it")
     found: list[Finding] = []
     for training in folder.trainings:
         facts = Facts(training, folder.recipe or training.recipe)

@@ -1,13 +1,19 @@
-"""A log as numbers: finite ones only, in the order of the steps, whatever the file holds."""
+"""A log as numbers: finite ones only, in the order of the steps, whatever the file holds; of a long log the medians of
+so many stretches.
+"""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bertsmith.analysis.diagnose.finding import Series
 from bertsmith.analysis.folder import Training, mapping, step_of
 from bertsmith.analysis.markup import number
+from bertsmith.analysis.run_log import Floats
 
+MOST_POINTS = 2000
 Points = list[tuple[float, float]]
 """(step, value)"""
 
@@ -19,12 +25,29 @@ class Facts:
         self.training = training
         self.settings = mapping(recipe.get("pretrain" if training.kind == "pretrain" else "finetune"))
         """The recipe's section."""
-        self.steps = _ordered(training.of("step"))
+        self.steps = training.steps
         self.evaluations = _ordered(training.of("evaluation"))
-        self.loss = points(self.steps, "loss")
+        self.loss = self.column("loss")
         self.is_pretraining = training.kind == "pretrain"
         self.own = self._own_losses()
         """Training loss of what is learned: the main objective's, without penalties beside it."""
+
+    def column(self, name: str) -> Points:
+        """A number of the step lines."""
+        return [(step, float(np.median(part))) for step, part in self._stretches(name)]
+
+    def peaks(self) -> Points:
+        """The loss again, of each stretch the highest."""
+        return [(step, float(part.max())) for step, part in self._stretches("loss")]
+
+    def _stretches(self, name: str) -> Iterator[tuple[float, Floats]]:
+        """(last step, values) of `MOST_POINTS` stretches of the log; of a short one each line is one."""
+        values = self.steps.column(name)
+        known = np.isfinite(values)
+        steps, values = self.steps.step[known], values[known]
+        if len(values):
+            for places in np.array_split(np.arange(len(values)), min(len(values), MOST_POINTS)):
+                yield float(steps[places[-1]]), values[places]
 
     def held_out(self) -> Points:
         """Held-out loss."""
@@ -60,7 +83,7 @@ class Facts:
         return picked[-1] if picked else number(self.settings.get("clip"))
 
     def peak_rate(self) -> float:
-        return max((rate for _, rate in points(self.steps, "learning_rate")), default=0.0)
+        return max((rate for _, rate in self.column("learning_rate")), default=0.0)
 
     def recipe_rate(self) -> str:
         """The peak learning rate, for an advice."""
@@ -73,11 +96,7 @@ class Facts:
     def _own_losses(self) -> Points:
         task = self.training.start.get("task")
         name = "mlm" if self.is_pretraining else str(task)
-        found = [
-            (float(step_of(event)), value)
-            for event in self.steps
-            if (value := number(mapping(event.get("losses")).get(name))) is not None
-        ]
+        found = self.column(f"losses.{name}")
         return found or self.loss
 
 

@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Iterator
 
 from bertsmith.analysis.diagnose import thresholds as at
-from bertsmith.analysis.diagnose.facts import Facts, points, series, values
+from bertsmith.analysis.diagnose.facts import Facts, series, values
 from bertsmith.analysis.diagnose.finding import Finding
 
 
 def vanish(facts: Facts) -> Iterator[Finding]:
     """Gradients that are nothing beside those of the beginning, while there is much to learn."""
-    norms = points(facts.steps, "gradient_norm")
+    norms = facts.column("gradient_norm")
     if len(norms) < at.FLAT_STEPS.value or len(facts.own) < at.FLAT_STEPS.value:
         return
     tenth = max(1, len(norms) // 10)
@@ -33,8 +33,8 @@ def vanish(facts: Facts) -> Iterator[Finding]:
 
 def always_clipped(facts: Facts) -> Iterator[Finding]:
     """Gradients far above the limit in nearly all updates; the limit that their distribution asks for."""
-    norms = values(points(facts.steps, "gradient_norm"))
-    rates = values(points(facts.steps, "clip_rate"))
+    norms = values(facts.column("gradient_norm"))
+    rates = values(facts.column("clip_rate"))
     if len(norms) < at.FLAT_STEPS.value or not rates or statistics.fmean(rates) < at.CLIPPED_SHARE.value:
         return
     limit = facts.clip
@@ -52,7 +52,7 @@ def always_clipped(facts: Facts) -> Iterator[Finding]:
             "Adam's steps do not hang on the gradient's size, so only the clipping of differences between updates "
             "is lost; with SGD it is the learning rate that is too low by this factor",
         ),
-        series=(series("gradient norm", points(facts.steps, "gradient_norm")),),
+        series=(series("gradient norm", facts.column("gradient_norm")),),
     )
 
 

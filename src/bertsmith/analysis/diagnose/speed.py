@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from bertsmith.analysis.diagnose import thresholds as at
-from bertsmith.analysis.diagnose.facts import Facts, points, series, values
+from bertsmith.analysis.diagnose.facts import Facts, series, values
 from bertsmith.analysis.diagnose.finding import Finding
 from bertsmith.analysis.folder import mapping
 from bertsmith.analysis.markup import number
@@ -11,7 +13,8 @@ from bertsmith.analysis.markup import number
 
 def loader_bound(facts: Facts) -> Iterator[Finding]:
     """A step that waits for its batch."""
-    waited = sum(values(points(facts.steps, "loader_wait_seconds")))
+    waits = facts.steps.column("loader_wait_seconds")
+    waited = float(np.nansum(waits))
     elapsed = facts.training.elapsed_seconds or 0.0
     if elapsed < 1.0 or waited < at.LOADER_SHARE.value * elapsed:
         return
@@ -23,7 +26,7 @@ def loader_bound(facts: Facts) -> Iterator[Finding]:
             "put the examples on a local disk; on a network file system each block is fetched",
             "leave a processor core free for reading",
         ),
-        series=(series("seconds waited", points(facts.steps, "loader_wait_seconds")),),
+        series=(series("seconds waited", facts.column("loader_wait_seconds")),),
     )
 
 
@@ -58,7 +61,7 @@ def thread_bound(facts: Facts) -> Iterator[Finding]:
 
 def _share_of_peak(facts: Facts) -> float | None:
     peak = number(mapping(facts.training.start.get("environment")).get("matmul_flops_per_second"))
-    speeds, costs = (values(points(facts.steps, key)) for key in ("tokens_per_second", "flops_per_token"))
+    speeds, costs = (values(facts.column(key)) for key in ("tokens_per_second", "flops_per_token"))
     if not peak or not speeds or not costs:
         return None
     return sorted(speeds)[len(speeds) // 2] * sorted(costs)[len(costs) // 2] / peak
