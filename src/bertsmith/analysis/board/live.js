@@ -13,14 +13,17 @@ function built(markup) {
   return holder.content.firstElementChild;
 }
 
-// A new figure for a chart, zoomed as its group is.
+// What the keyboard can reach in a figure.
+const reached = (figure) => [...figure.querySelectorAll("[tabindex], button")];
+
+// A new figure in the old one's place, with the keyboard where it was; and the step that was pointed at.
 function renewFigure(name, markup) {
   const figure = built(markup), old = figures.get(name);
-  const isFocused = old?.contains(document.activeElement);
+  const focused = old ? reached(old).indexOf(document.activeElement) : -1;
   figures.set(name, figure);
   if (old?.isConnected) old.replaceWith(figure);
-  if (isFocused) figure.querySelector("[tabindex]")?.focus({ preventScroll: true });
   const chart = new Chart(figure);
+  reached(figure)[focused]?.focus({ preventScroll: true });
   const at = charts.findIndex((one) => one.figure === old);
   const pointedAt = charts[at]?.at;
   if (at >= 0) charts[at] = chart; else charts.push(chart);
