@@ -199,7 +199,7 @@ def test_it_follows_a_running_training_and_keeps_the_zoom(tmp_path: Path, page: 
         if not seen:
             page.goto(f"{board.url}run?run=live")
             page.wait_for_selector("figure.chart svg path")
-            page.evaluate("window.here = true; zoom(charts[0].group, [2, 6])")
+            page.evaluate("window.here = true; charts[0].controls.logX.click(); zoom(charts[0].group, [2, 6])")
             page.evaluate("document.querySelector('#setup details').open = true; charts[1].plot.focus()")
         else:
             later(page)
@@ -215,6 +215,7 @@ def test_it_follows_a_running_training_and_keeps_the_zoom(tmp_path: Path, page: 
         later(page)
         until(page, lambda: "running" not in (page.get_attribute(".stages li", "class") or ""))
         assert page.evaluate("document.activeElement === charts[1].plot")
+        assert page.evaluate("charts[0].controls.logX.ariaPressed") == "true"
         assert page.evaluate("window.here && document.querySelector('#setup details').open")  # it was never loaded anew
         page.goto(board.url)
         page.wait_for_selector("#runs tbody tr")

@@ -13,21 +13,24 @@ function built(markup) {
   return holder.content.firstElementChild;
 }
 
-// What the keyboard can reach in a figure.
-const reached = (figure) => [...figure.querySelectorAll("[tabindex], button")];
-
-// A new figure in the old one's place, with the keyboard where it was; and the step that was pointed at.
+// A new figure in the old one's place; and the step that was pointed at.
 function renewFigure(name, markup) {
   const figure = built(markup), old = figures.get(name);
-  const focused = old ? reached(old).indexOf(document.activeElement) : -1;
   figures.set(name, figure);
   if (old?.isConnected) old.replaceWith(figure);
   const chart = new Chart(figure);
-  reached(figure)[focused]?.focus({ preventScroll: true });
   const at = charts.findIndex((one) => one.figure === old);
   const pointedAt = charts[at]?.at;
   if (at >= 0) charts[at] = chart; else charts.push(chart);
   return [chart, pointedAt];
+}
+
+// Where the keyboard is among the charts: to be called before they are renewed or moved, and what it returns after.
+function keepFocus() {
+  const reached = (figure) => [...figure.querySelectorAll("[tabindex], button")];
+  const [name, figure] = [...figures].find(([, one]) => one.contains(document.activeElement)) ?? [];
+  const at = figure ? reached(figure).indexOf(document.activeElement) : -1;
+  return () => { if (figures.has(name)) reached(figures.get(name))[at]?.focus({ preventScroll: true }); };
 }
 
 function dropFigure(name) {
@@ -85,10 +88,11 @@ function take(news) {
     sections.delete(name);
   }
   const zoomed = new Map(charts.filter((chart) => chart.x !== chart.data.x).map((chart) => [chart.group, chart.x]));
-  const fresh = [];
+  const fresh = [], focusAgain = keepFocus();
   for (const [name, markup] of Object.entries(news.items)) if (name.startsWith("chart ")) fresh.push(renewFigure(name, markup));
   for (const [name, markup] of Object.entries(news.items)) if (!name.startsWith("chart ")) renewSection(name, markup);
   arrange(news.order);
+  focusAgain();
   for (const [chart, pointedAt] of fresh) {
     if (zoomed.has(chart.group)) chart.zoom(zoomed.get(chart.group));
     if (pointedAt !== undefined) chart.point(pointedAt);
