@@ -106,11 +106,25 @@ def test_states(tmp_path: Path) -> None:
     assert (failed["state"], failed["said"]) == ("failed", "no room")
 
 
-def test_a_log_that_is_slow_is_not_taken_for_that_of_a_killed_run(tmp_path: Path) -> None:
-    slow = [{"event": "step", "step": i, "elapsed_seconds": 100.0 * i, "loss": 1.0} for i in (1, 2, 3)]
-    write_events(tmp_path, [start_event("finetune", "tag", 128, {}), *slow])
-    assert row_of(tmp_path, later_seconds=900)["state"] == "running"
-    assert row_of(tmp_path, later_seconds=1100)["state"] == "killed"
+@pytest.mark.parametrize("is_watched", [False, True], ids=["read at once", "watched"])
+def test_a_log_that_is_slow_is_not_taken_for_that_of_a_killed_run(tmp_path: Path, is_watched: bool) -> None:
+    write_events(tmp_path, [start_event("finetune", "tag", 128, {})])
+    summary = Summary(tmp_path)
+
+    def state(later_seconds: float) -> str:
+        summary.update()
+        return str(summary.row("run", time.time() + later_seconds)["state"])
+
+    assert (state(500), state(700)) == ("running", "killed")  # it may be compiling
+    for i in range(1, 4):
+        append(tmp_path, {"event": "step", "step": i, "elapsed_seconds": 100.0 * i, "loss": 1.0})
+        assert not is_watched or state(0) == "running"
+    assert (state(900), state(1100)) == ("running", "killed")
+    append(tmp_path, {"event": "evaluation", "step": 3, "loss": 1.0, "scores": {}, "seconds": 1000.0})
+    assert (state(2900), state(3100)) == ("running", "killed")
+    hurried = [{"event": "step", "step": i, "elapsed_seconds": 300.0 + i, "loss": 1.0} for i in range(4, 40)]
+    write_events(tmp_path, [start_event("finetune", "tag", 128, {}), *hurried])
+    assert (state(100), state(130)) == ("running", "killed")
 
 
 def test_only_new_lines_are_read_and_the_answer_is_that_of_reading_all(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from bertsmith.analysis.tail import Tail
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
 SILENT_SECONDS = 120.0
-"""A log that says nothing for so long, and for ten times its usual pause, is taken for that of a killed run."""
+"""A log that says nothing for so long, for ten times its usual pause, and for three times the longest evaluation, is
+taken for that of a killed run."""
+SILENT_AT_START_SECONDS = 600.0
+"""The same before the first step line: rows are read, steps compiled."""
 CURVE_POINTS = 32
 LONGEST = 300
 """Characters of a text from a log, in the table."""
@@ -44,10 +47,11 @@ class Summary:
         self.loss: float | None = None
         self.elapsed_seconds: float | None = None
         self.best: Mapping[str, Any] = {}
-        self.validation_loss: float | None = None
         self.broken_lines = 0
-        self._pause_seconds = 0.0
+        self._evaluation_seconds = 0.0
         self._recent: deque[bytes] = deque(maxlen=8)
+        self._times: deque[float] = deque(maxlen=9)
+        """Seconds at which the last step lines in a row were written, of this start of the run."""
         self._curve: list[float] = []
         self._stride, self._num_steps = 1, 0
 
@@ -62,6 +66,8 @@ class Summary:
             self._forget()
         for line in lines:
             if _STEP.match(line):
+                if len(self._recent) == self._recent.maxlen:
+                    self._times.clear()
                 self._recent.append(line)
                 if self._num_steps % self._stride == 0:
                     self._draw(line)
@@ -90,7 +96,7 @@ class Summary:
             "seconds": _short(self.elapsed_seconds),
             "begun": self.begun,
             "changed": round(self._tail.modified_seconds),
-            "curve": self._curve,
+            "curve": list(self._curve),
             "broken": self.broken_lines,
         }
 
@@ -103,6 +109,7 @@ class Summary:
         kind = event.get("event")
         if kind == "start":
             self.start, self.stop = event, None
+            self._times.clear()
             if self.begun is None:
                 self.begun = number(event.get("time"))
         if kind in ("start", "phase"):
@@ -110,8 +117,7 @@ class Summary:
         elif kind == "decision" and event.get("name") == "total_steps":
             self.total = number(event.get("value")) or self.total
         elif kind == "evaluation":
-            self._pause_seconds = max(self._pause_seconds, number(event.get("seconds")) or 0.0)
-            self.validation_loss = number(event.get("loss"))
+            self._evaluation_seconds = max(self._evaluation_seconds, number(event.get("seconds")) or 0.0)
             if event.get("best") or not self.best.get("best"):
                 self.best = {key: event.get(key) for key in ("best", "loss", "scores")}
         elif kind == "stop":
@@ -121,17 +127,15 @@ class Summary:
         self.elapsed_seconds = number(event.get("elapsed_seconds")) or self.elapsed_seconds
 
     def _read_recent(self) -> None:
-        """The last whole step line and, of those just before it, how far apart they are."""
-        if not self._recent:
-            return
-        events = [self._parsed(line) for line in self._recent]
-        self._recent.clear()
-        for event in events:
+        """The last step lines; of those before them nothing is told."""
+        for line in self._recent:
+            event = self._parsed(line)
             self._event(event)
             self.loss = number(event.get("loss")) if "loss" in event else self.loss
-        times = [number(event.get("elapsed_seconds")) for event in events]
-        pauses = [after - before for before, after in itertools.pairwise(times) if before and after]
-        self._pause_seconds = max([self._pause_seconds, *([statistics.median(pauses)] if pauses else [])])
+            seconds = number(event.get("elapsed_seconds"))
+            if seconds is not None:
+                self._times.append(seconds)
+        self._recent.clear()
 
     def _draw(self, line: bytes) -> None:
         """Every so-many-th loss: where there are too many, every other is dropped, and from then on skipped."""
@@ -148,10 +152,18 @@ class Summary:
                 return "done", ""
             message = str(self.stop.get("message") or "")
             return ("stopped", f"by {reason}") if reason.startswith("SIG") else ("failed", message or reason)
-        patience = max(SILENT_SECONDS, 10 * self._pause_seconds)
+        patience = self._patience_seconds()
         if now - self._tail.modified_seconds > patience:
             return "killed", f"a guess: no line for over {duration(patience)}, and none that tells of an end"
         return "running", ""
+
+    def _patience_seconds(self) -> float:
+        """How long the log may say nothing before its run is taken for killed."""
+        if not self._times:
+            return SILENT_AT_START_SECONDS
+        pauses = [after - before for before, after in itertools.pairwise(self._times)]
+        usual = statistics.median(pauses) if pauses else 0.0
+        return max(SILENT_SECONDS, 10 * usual, 3 * self._evaluation_seconds)
 
     def _score(self) -> tuple[str, float | None]:
         """The best evaluation's score by the metric that chooses: of a pre-training its loss."""
