@@ -358,8 +358,8 @@ JSON = st.recursive(
     max_leaves=6,
 )
 NUMBERS = ["step", "epoch", "elapsed_seconds", "loss", "learning_rate", "gradient_norm", "clip_rate", "time", "seconds"]
-OBJECTS = ["losses", "scores", "plan", "data", "environment", "masked", "hardest", "resumed_from", "tokens_per_second"]
-WORDS = ["name", "value", "because", "reason", "message", "text", "best", "memory_bytes", "kind"]
+OBJECTS = ["losses", "scores", "plan", "data", "environment", "masked", "hardest", "followed", "resumed_from"]
+WORDS = ["tokens_per_second", "name", "value", "because", "reason", "message", "text", "best", "memory_bytes", "kind"]
 KEYS = [*NUMBERS, *OBJECTS, *WORDS]
 EVENT = st.builds(
     lambda kind, fields: {"event": kind, **fields},

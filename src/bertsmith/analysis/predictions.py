@@ -1,13 +1,13 @@
 """What a fine-tuned model got right and wrong, from predictions-SPLIT.jsonl."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertsmith.analysis.folder import mapping, read_lines
-from bertsmith.analysis.markup import Html, details, join, percent, score, table, tag, title
+from bertsmith.analysis.folder import mapping, read_lines, sequence
+from bertsmith.analysis.markup import Html, details, join, number, percent, score, table, tag, title
 from bertsmith.analysis.mistakes import (
     BLOCK_ROWS,
     Blocks,
@@ -23,6 +23,8 @@ from bertsmith.tasks.predictions import Predictions, sound_predictions
 
 NUM_MISTAKES = 10
 NUM_SENTENCES = 15
+LEAST_FALL = 0.01
+"""Of a probability, from which a word is coloured."""
 MOST_LABELS = 16
 """Larger confusion matrices are told as a list of the most frequent confusions."""
 OUTSIDE = "O"
@@ -39,6 +41,8 @@ class Answers:
     mistakes: tuple[Mistake, ...]
     """The surest."""
     blocks: Blocks
+    driving: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Row -> its line of mistakes-SPLIT.jsonl, which says what each word had to do with the answer."""
 
     @property
     def labels(self) -> list[str]:
@@ -74,7 +78,16 @@ def read_answers(split: str, path: Path, *, task_name: str | None = None, metric
         by_label=label_scores(predictions),
         mistakes=surest_mistakes(predictions, NUM_MISTAKES),
         blocks=blocks(predictions, metric if metric in metrics else usual),
+        driving=_driving(path.with_name(f"mistakes-{split}.jsonl")),
     )
+
+
+def _driving(path: Path) -> dict[int, Mapping[str, Any]]:
+    try:
+        lines = list(read_lines(path))
+    except OSError:
+        return {}
+    return {line["row"]: line for line in lines if isinstance(line.get("row"), int)}
 
 
 def sections(answers: Answers) -> list[Html]:
@@ -147,7 +160,7 @@ def _mistakes(answers: Answers) -> Html:
             f"{one.size:.4g}" if off else percent(one.size, 1),
             _left(_clipped(one.label, 120)),
             _left(_clipped(one.prediction, 120)),
-            _context(one),
+            _words_that_drove(one, answers.driving.get(one.row)) or _context(one),
             str(one.line),
         ]
         for one in answers.mistakes
@@ -157,8 +170,34 @@ def _mistakes(answers: Answers) -> Html:
     else:
         heading = "Ten most confident mistakes" if len(rows) == NUM_MISTAKES else "Mistakes, most confident first"
         said = "The model was surest of these, and wrong: look here first for mislabelled rows."
+    if any(one.row in answers.driving for one in answers.mistakes):
+        said += (
+            " Each word was hidden in turn: the redder, the further the wrong answer's probability fell without it; "
+            "blue words spoke against it."
+        )
     header = ["off by" if off else "sure", "true", "predicted", "text", "line"]
     return _part(heading, said, table(header, rows, classes="texts"))
+
+
+def _words_that_drove(mistake: Mistake, told: Mapping[str, Any] | None) -> Html | None:
+    """The text with what each word did; None where nobody tried, or where the file is of another text."""
+    if told is None or str(told.get("prediction")) != mistake.prediction:
+        return None
+    shown = []
+    for name in ("text", "pair"):
+        pieces = [one for one in sequence(told.get(name)) if isinstance(one, list) and len(one) == 2]
+        if pieces:
+            shown.append(tag("span", {"class": "drove"}, [_piece(str(word), number(fall)) for word, fall in pieces]))
+    return join(tag("div", None, part) for part in shown) if shown else None
+
+
+def _piece(word: str, fall: float | None) -> Html:
+    if fall is None or abs(fall) < LEAST_FALL:
+        return tag("span", None, word)
+    kind = "for" if fall > 0 else "against"
+    style = f"--share:{100 * min(1.0, abs(fall)):.0f}%"
+    said = f"hidden, the probability {'falls' if fall > 0 else 'rises'} by {abs(fall):.3f}"
+    return tag("mark", {"class": kind, "style": style, "title": said}, word)
 
 
 def _context(mistake: Mistake) -> Html:
@@ -227,11 +266,11 @@ def _block_chart(found: Blocks) -> Html:
     marks = [value for value in (-1, -0.5, 0, 0.5, 1) if value >= lowest] if highest == 1 else [0, highest]
     axis = [tag("span", {"style": f"bottom:{height(value):.4g}%"}, f"{value:.3g}") for value in marks]
     bars = []
-    for number, value in enumerate(scores):
+    for block, value in enumerate(scores):
         bottom, top = sorted((height(0), height(value)))
         style = f"bottom:{bottom:.1f}%;height:{max(0.8, top - bottom):.1f}%"
         bar = tag("i", {"style": style, "class": "below" if value < 0 else None})
-        rows = f"rows {number * size + 1:,} to {min((number + 1) * size, found.total):,}"
+        rows = f"rows {block * size + 1:,} to {min((block + 1) * size, found.total):,}"
         bars.append(tag("span", {"title": f"{rows}: {score(value)}"}, bar))
     line = tag("em", {"style": f"bottom:{height(mean):.1f}%"})
     drawn = tag("div", {"class": "bars"}, tag("div", {"class": "y"}, axis), tag("div", {"class": "row"}, bars, line))

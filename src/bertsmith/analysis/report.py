@@ -17,6 +17,7 @@ from bertsmith.analysis.beside import MOST_RUNS, named_runs, sections_of
 from bertsmith.analysis.diagnose.diagnose import diagnose
 from bertsmith.analysis.diagnose.told import section
 from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
+from bertsmith.analysis.followed import followed_section
 from bertsmith.analysis.headline import header, runs_header
 from bertsmith.analysis.markup import (
     Html,
@@ -308,6 +309,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[RunFolder], list[Html]]], ...] = (
     ("diagnosis", "Diagnosis", _diagnosis),
     ("curves", "Learning curves", _curves),
     ("answers", "Right and wrong", _answers),
+    ("followed", "Rows followed", followed_section),
     ("words", "Masked words", masked_words),
     ("data", "Data", _data),
     ("evaluations", "Evaluations", evaluations),

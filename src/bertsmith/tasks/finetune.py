@@ -22,11 +22,13 @@ from bertsmith.tasks.epoch_time import predict_epoch
 from bertsmith.tasks.evaluate import ScoreRow, details, score_outputs
 from bertsmith.tasks.evaluations import EvaluationRow, read_evaluations, totals_line, write_evaluations
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.followed import FILE as FOLLOWED
+from bertsmith.tasks.followed import followed, followed_texts
 from bertsmith.tasks.inputs import Inputs, read_inputs
 from bertsmith.tasks.lazy_words import lazy_words
 from bertsmith.tasks.look_ahead import look_ahead
 from bertsmith.tasks.memory import Memory
-from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.predict import Predictor, compute_outputs, write_predictions
 from bertsmith.tasks.refit import FOLDER as REFIT
 from bertsmith.tasks.refit import Refit, seconds_of
 from bertsmith.tasks.scoring import Scorer, Scores
@@ -206,6 +208,10 @@ class _Run:
             "environment": environment(self.runtime) | {"matmul_flops_per_second": peak},
             "data": splits.facts(task) | {"copied_rows": len(rows) - len(splits.train)},
         }
+        if validation_features is not None:
+            self.ranks.on_first(
+                lambda: write_predictions(self.dir.path / FOLLOWED, followed_texts(task, splits.validation))
+            )
         train_loop(
             model=model,
             optimizer=optimizer,
@@ -261,6 +267,8 @@ class _Run:
             baselines=() if self.inputs.start.random_weights else self.inputs.config.baselines,
             seed=self.inputs.seed,
             encode=self._encode,
+            tokenizer=self.inputs.tokenizer,
+            features=self.inputs.features,
             outputs=self._outputs,
             refit=refit,
             validation=self.inputs.features(self.inputs.splits.validation),
@@ -398,6 +406,7 @@ class _Run:
         scored = score_outputs(
             self.inputs.task, self.inputs.splits.validation, features, outputs, self.inputs.splits.labels
         )
+        of_rows = followed(self.inputs.task, self.inputs.splits.validation, scored.answers)
         return Evaluation(
             loss=scored.loss,
             losses={self.inputs.task.name: scored.loss},
@@ -408,7 +417,8 @@ class _Run:
             metric=self.inputs.metric,
             smaller_is_better=self.inputs.metric in self.inputs.task.smaller_is_better,
             details=details(self.inputs.task, self.inputs.splits.validation, scored, self.inputs.splits.labels)
-            | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items},
+            | {"truncation_share": features.truncation_share, "unanswered_items": features.lost_items}
+            | ({"followed": of_rows} if of_rows else {}),
         )
 
     def _outputs(self, model: Pretrained, features: Features, *, ranks: Ranks | None = None) -> Floats:

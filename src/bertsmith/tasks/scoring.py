@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from bertsmith.tasks.baselines import BASELINES
 from bertsmith.tasks.calibration import calibration, fit_temperature
 from bertsmith.tasks.evaluate import ScoreRow, score_outputs, score_table
 from bertsmith.tasks.features import Features, Floats
+from bertsmith.tasks.occlusion import driving_words
 from bertsmith.tasks.predict import write_predictions
 from bertsmith.tasks.refit import Refit
 from bertsmith.tasks.slices import SliceRow, score_slices
 from bertsmith.tasks.splits import Splits
+from bertsmith.tokenizer.encode import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Scorer:
     seed: int
     encode: Callable[[Sequence[Any], str], Features]
     """Of rows and the name of their split."""
+    tokenizer: Tokenizer
+    features: Callable[[Sequence[Any]], Features]
+    """The same without a word on what is cut."""
     outputs: Callable[[Pretrained, Features], Floats]
     validation: Features
     """On which the temperature is fitted."""
@@ -97,8 +103,8 @@ class Scorer:
     """How the model was trained on validation rows too, which are then no measure of it."""
 
     def score(self, model: Pretrained, folder: Path, *, training_seconds: float) -> Scores:
-        """Score on every test split; writes predictions-SPLIT.jsonl and scores.json into `folder`, and the scores and,
-        where it is to be kept, the temperature into the card of `folder`/model.
+        """Score on every test split; writes predictions-SPLIT.jsonl, mistakes-SPLIT.jsonl and scores.json into
+        `folder`, and the scores and, where it is to be kept, the temperature into the card of `folder`/model.
         """
         lines: list[ScoreRow] = []
         slices: list[SliceRow] = []
@@ -135,6 +141,16 @@ class Scorer:
             pairs = enumerate(zip(rows, scored.answers, strict=True))
             records = (self.task.record(number, row, answer) for number, (row, answer) in pairs)
             write_predictions(folder / f"predictions-{split}.jsonl", records)
+            driving = driving_words(
+                self.task,
+                rows,
+                scored.answers,
+                tokenizer=self.tokenizer,
+                encode=self.features,
+                answer=partial(self._answers, model, kept),
+            )
+            if driving:
+                write_predictions(folder / f"mistakes-{split}.jsonl", driving)
         calibrated = None if fitting is None else {**fitting, "splits": calibrations}
         scores = Scores(self.metric, self.name, tuple(lines), tuple(slices), calibrated, self.refit)
         card = read_card(folder / "model")
@@ -143,6 +159,9 @@ class Scorer:
         write_card(folder / "model", others | scale | {"scores": card["scores"] | scores.of_model()})
         scores.write(folder / "scores.json")
         return scores
+
+    def _answers(self, model: Pretrained, temperature: float, rows: Sequence[Any], features: Features) -> Sequence[Any]:
+        return self.task.decode(rows, features, self.outputs(model, features) / temperature, self.splits.labels)
 
     def _tests(self) -> Mapping[str, Sequence[Any]]:
         return self.splits.test or ({} if self.refit else {"validation": self.splits.validation})

@@ -15,7 +15,9 @@ and of a fine-tuning besides
     last/                     the final weights
     refit/                    of a second training on all rows: metrics.jsonl, checkpoints/; its model is model/
     evaluations.csv           a line an evaluation: losses, score, times
+    followed.jsonl            validation rows that metrics.jsonl follows over the evaluations
     predictions-SPLIT.jsonl   answers of the best weights on each test split
+    mistakes-SPLIT.jsonl      of a classification: the surest mistakes, and the words that drove them
     scores.json               their scores, with 95 % bootstrap intervals
 """
 
@@ -49,6 +51,7 @@ _OURS = (
     "last",
     "refit",
     "evaluations.csv",
+    "followed.jsonl",
     "scores.json",
 )
 
@@ -95,7 +98,7 @@ class RunDir:
         if not self._is_same(state):
             self._clear(known=bool(state), console=console)
             self.path.mkdir(parents=True, exist_ok=True)
-        for stale in (self.scores, *self.path.glob("predictions-*.jsonl")):
+        for stale in (self.scores, *self.path.glob("predictions-*.jsonl"), *self.path.glob("mistakes-*.jsonl")):
             stale.unlink(missing_ok=True)
         write_text(self.path / "recipe.toml", recipe_text)
         self._write_state(finished=False)
@@ -142,7 +145,9 @@ class RunDir:
 
     def _clear(self, *, known: bool, console: Console) -> None:
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        ours = [entry for entry in entries if entry.name in _OURS or entry.name.startswith("predictions-")]
+        ours = [
+            entry for entry in entries if entry.name in _OURS or entry.name.startswith(("predictions-", "mistakes-"))
+        ]
         if ours and not known:
             raise UsageError(f"{self.path} holds {ours[0].name}, but is no {self.kind}'s folder; give another one")
         if ours:
