@@ -126,6 +126,8 @@ def _gpu(device: torch.device) -> torch.device:
 
     if not torch.cuda.is_available():
         raise UsageError("device 'cuda' was asked for, but this PyTorch sees no GPU; use device 'cpu' or 'auto'")
+    # cuBLAS refuses determinism without it, and PyTorch looks once, at the first matrix product of a process.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if device.index is None and "LOCAL_RANK" in os.environ:
         number = int(os.environ["LOCAL_RANK"])
         if number >= torch.cuda.device_count():
@@ -203,11 +205,11 @@ def available_cpus() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far (on a GPU: the allocator's peak), in bytes."""
+    """Largest resident memory of this process so far (once it uses a GPU: the allocator's peak), in bytes."""
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if torch.cuda.is_available() and (allocated := int(torch.cuda.max_memory_allocated())):
+        return allocated
     import resource
     import sys
 

@@ -1,12 +1,13 @@
 """Which device, dtype and rank a process has."""
 
+import os
 from typing import Any
 
 import pytest
 import torch
 
 from bertsmith.errors import UsageError
-from bertsmith.runtime import detect
+from bertsmith.runtime import detect, peak_memory_bytes
 
 
 def test_an_apple_gpu_is_refused() -> None:
@@ -32,6 +33,21 @@ def _gpus(monkeypatch: pytest.MonkeyPatch, *, number: int, bfloat16: bool) -> li
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: bfloat16 or including_emulation
     )
     return chosen
+
+
+def test_cublas_is_told_of_determinism_before_its_first_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpus(monkeypatch, number=1, bfloat16=True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "to be put back")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    detect(device="cpu")
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    detect(device="cuda")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_memory_is_that_of_the_processor_while_no_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpus(monkeypatch, number=1, bfloat16=True)
+    assert peak_memory_bytes() > 10_000_000
 
 
 def test_a_gpu_that_only_emulates_bfloat16_gets_float16(monkeypatch: pytest.MonkeyPatch) -> None:

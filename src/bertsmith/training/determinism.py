@@ -12,7 +12,7 @@ import torch
 def deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic algorithms, without filling fresh memory; settings and global generator are put back afterwards."""
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `runtime` does, for a device that it never saw
     memory: Any = torch.utils.deterministic
     was_on = torch.are_deterministic_algorithms_enabled()
     warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
