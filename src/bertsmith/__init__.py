@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bertsmith.analysis.compare import compare
     from bertsmith.analysis.diagnose.diagnose import diagnose
     from bertsmith.analysis.report import write_report
+    from bertsmith.analysis.runs_compared import compare_runs
     from bertsmith.config import Recipe, load_recipe
     from bertsmith.pipeline import finetune, load, pretrain, run
     from bertsmith.tasks.continuation import generate
@@ -33,6 +34,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "compare",
+    "compare_runs",
     "diagnose",
     "evaluate",
     "extract_features",
@@ -53,6 +55,7 @@ _ROOMS = {
     "Predictor": "tasks.predict",
     "Recipe": "config",
     "compare": "analysis.compare",
+    "compare_runs": "analysis.runs_compared",
     "diagnose": "analysis.diagnose.diagnose",
     "evaluate": "tasks.evaluate",
     "extract_features": "tasks.extract",

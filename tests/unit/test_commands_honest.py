@@ -86,7 +86,7 @@ def test_compare(base: Path, tmp_path: Path) -> None:
     assert "McNemar's exact test: p 1.0000" in text
     assert "is better" not in text
     found = json.loads(said("compare", one, str(tmp_path / "*"), "--resamples", 200, "--json"))
-    (split,) = found["splits"]
+    (split,) = found["against_first"][0]["splits"]
     assert (split["split"], split["rows"], split["runs"]) == ("new", 40, [1, 2])
     accuracy = split["metrics"]["accuracy"]
     assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
