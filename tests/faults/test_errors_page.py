@@ -214,6 +214,7 @@ SECTIONS: dict[str, list[Case]] = {
              one_jsonl='{"line": 1, "text": "the day", "label": "good", "prediction": "good"}\n'),
         case("a model to prune that is of no run", "compress", "prune", "base", "--layers", "1", "--out", "small"),
         case("a report of the same run twice", "report", "runs/mine", "runs/mine", code=2),
+        case("the attention of a run that has no model yet", "report", "runs/mine", "--attention", "the day"),
         case("a board of what is no folder", "board", "runs/nothing"),
         case("a board at an address that is another machine's", "board", ".", "--host", "203.0.113.7", code=2),
         case("examples of what is no run", "examples", "show", "runs/nothing"),

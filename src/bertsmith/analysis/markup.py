@@ -9,7 +9,7 @@ Attributes: TypeAlias = Mapping[str, str | int | float | bool | None]
 Child: TypeAlias = "str | int | Iterable[Child] | None"
 """What may stand inside a tag: `Html` as it is, other text and numbers escaped, lists one after the other."""
 
-_VOID = frozenset({"meta", "br"})
+_VOID = frozenset({"meta", "br", "img"})
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\N{REPLACEMENT CHARACTER}")
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from bertsmith.analysis.attention import attention_section
 from bertsmith.analysis.beside import MOST_RUNS, named_runs, sections_of
 from bertsmith.analysis.diagnose.diagnose import diagnose
 from bertsmith.analysis.diagnose.told import section
 from bertsmith.analysis.folder import RunFolder, Training, mapping, read_run_folder, sequence, step_of
 from bertsmith.analysis.followed import followed_section
 from bertsmith.analysis.headline import header, runs_header
+from bertsmith.analysis.histogram import token_lengths
 from bertsmith.analysis.markup import (
     Html,
     details,
@@ -100,6 +102,7 @@ def _page(title: str, body: Sequence[Html | None]) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; form-action 'none'"
+    policy += "; img-src data:"
     head = tag(
         "head",
         None,
@@ -206,8 +209,8 @@ def _data(folder: RunFolder) -> list[Html]:
     parts = [_counts(stage.name, stage.counts) for stage in folder.stages if stage.counts]
     seen: list[Mapping[str, Any]] = []
     for training in folder.trainings:
-        told = mapping(training.start.get("data")).items()
-        data = {key: value for key, value in told if value or (value == 0 and key != "copied_rows")}
+        told = {key: value for key, value in mapping(training.start.get("data")).items() if key != "token_lengths"}
+        data = {key: value for key, value in told.items() if value or (value == 0 and key != "copied_rows")}
         plan = {key: training.plan[key] for key in ("examples", "epochs", "batch_size") if training.plan.get(key)}
         if isinstance(epochs := plan.get("epochs"), float) and epochs.is_integer():
             plan["epochs"] = int(epochs)
@@ -215,7 +218,8 @@ def _data(folder: RunFolder) -> list[Html]:
         if counts and counts not in seen:  # a baseline trained on the same rows is not told twice
             parts.append(_counts(training.name, counts))
             seen.append(counts)
-    return [tag("div", {"class": "cards"}, parts)] if parts else []
+    cards = [tag("div", {"class": "cards"}, parts)] if parts else []
+    return [*cards, *token_lengths(folder)]
 
 
 def _counts(title: str, counts: Mapping[str, Any]) -> Html:
@@ -311,6 +315,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[RunFolder], list[Html]]], ...] = (
     ("answers", "Right and wrong", _answers),
     ("followed", "Rows followed", followed_section),
     ("words", "Masked words", masked_words),
+    ("attention", "Attention", attention_section),
     ("data", "Data", _data),
     ("evaluations", "Evaluations", evaluations),
     ("setup", "Recipe and machine", _setup),

@@ -26,6 +26,7 @@ from bertsmith.tasks.followed import FILE as FOLLOWED
 from bertsmith.tasks.followed import followed, followed_texts
 from bertsmith.tasks.inputs import Inputs, read_inputs
 from bertsmith.tasks.lazy_words import lazy_words
+from bertsmith.tasks.lengths import histogram, row_lengths
 from bertsmith.tasks.look_ahead import look_ahead
 from bertsmith.tasks.memory import Memory
 from bertsmith.tasks.predict import Predictor, compute_outputs, write_predictions
@@ -206,7 +207,9 @@ class _Run:
             "kind": "finetune",
             "task": task.name,
             "environment": environment(self.runtime) | {"matmul_flops_per_second": peak},
-            "data": splits.facts(task) | {"copied_rows": len(rows) - len(splits.train)},
+            "data": splits.facts(task)
+            | {"copied_rows": len(rows) - len(splits.train)}
+            | {"token_lengths": {"train": histogram(row_lengths(train_features), max_length=config.max_length)}},
         }
         if validation_features is not None:
             self.ranks.on_first(

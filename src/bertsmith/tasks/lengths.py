@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ COVERED = 0.99
 LONGEST = 512
 """The largest `max_length` there is."""
 _STEP, _LEAST = 8, 8
+_BARS = 64
 _PLACES: Mapping[str, float] = {"50 %": 0.5, "90 %": 0.9, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
 
 
@@ -44,6 +46,19 @@ def row_lengths(features: Features) -> Ints:
     """(examples,) the same of each example's longest sequence."""
     whole = whole_lengths(features)
     return whole if features.starts is None else np.maximum.reduceat(whole, features.starts[:-1])
+
+
+def histogram(counts: Ints, *, max_length: int) -> dict[str, Any]:
+    """Rows in at most `_BARS` bars of `width` tokens each: the first holds 1 to `width` tokens.
+
+    A bar ends at `max_length`, so that no bar is of rows that are cut and rows that are not.
+    """
+    longest = int(counts.max(initial=1))
+    least = -(-longest // _BARS)
+    whole = [width for width in range(least, max(least, max_length) + 1) if max_length % width == 0]
+    width = whole[0] if whole else least
+    bars = np.bincount((np.maximum(counts, 1) - 1) // width)
+    return {"width": width, "max_length": max_length, "counts": bars.tolist()}
 
 
 def in_words(lengths: Lengths) -> str:
