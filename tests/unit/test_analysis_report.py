@@ -436,3 +436,15 @@ def test_a_run_given_twice_and_too_many_runs_are_refused(tmp_path: Path) -> None
         write_report([run, run / ".." / "cola"])
     with pytest.raises(UsageError, match="at most 12"):
         write_report([tmp_path / str(i) for i in range(13)])
+
+
+def test_samples_are_told_of_at_steps_that_grow_tenfold(tmp_path: Path) -> None:
+    masked = [{"position": 1, "truth": "day", "predictions": [["day", 0.5]]}]
+    samples = [
+        {"event": "sample", "step": step, "text": "a [MASK]", "masked": masked} for step in range(50, 20_001, 50)
+    ]
+    write_events(tmp_path / "run" / "pretrain", [start_event("pretrain", None, 20_000, {}), *samples])
+    written = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    steps = re.findall(r"<tr><td[^>]*>([\d,]+)</td>", written.split('class="guesses"')[1].split("</table>")[0])
+    assert len(steps) == 8
+    assert {"50", "100", "1,000", "10,000", "20,000"} <= set(steps)

@@ -36,7 +36,8 @@ def _histogram(split: str, found: Mapping[str, Any]) -> Html | None:
             "i", {"style": f"bottom:0;height:{100 * count / max(known):.1f}%", "class": "below" if is_cut else None}
         )
         bars.append(tag("span", {"title": f"{low:,} to {high:,} tokens: {count:,.0f} rows"}, bar))
-    said = f"{sum(known):,.0f} {split} rows; a bar for each {width:,.0f} tokens, from 1 to {int(len(known) * width):,}."
+    each = f"{width:,.0f} tokens" if width > 1 else "token"
+    said = f"{sum(known):,.0f} {split} rows; a bar for each {each}, from 1 to {int(len(known) * width):,}."
     if longest is not None:
         said += f" max_length = {longest:,.0f}"
         said += f": at least {percent(cut / sum(known), 1)} of the rows are cut (the other colour)." if cut else "."

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bertsmith.analysis.folder import RunFolder, mapping, sequence, step_of
-from bertsmith.analysis.markup import Html, join, number, percent, share_bar, spread, table, tag, text
+from bertsmith.analysis.markup import Html, join, number, percent, share_bar, table, tag, text
 
 MOST_SAMPLES = 6
 MOST_SAMPLE_STEPS = 8
@@ -50,7 +52,7 @@ def _fill_mask(item: Mapping[str, Any]) -> Html:
 def _sample(sentence: str, events: Sequence[Mapping[str, Any]]) -> Html:
     truths = [str(mapping(m).get("truth", "")) for m in sequence(events[-1].get("masked"))]
     rows = []
-    for event in spread(list(events), MOST_SAMPLE_STEPS):
+    for event in _tenfold(events):
         cells = [_guess(mapping(masked)) for masked in sequence(event.get("masked"))]
         rows.append([f"{step_of(event):,}", *cells])
     header = ["step", *[tag("span", None, tag("b", None, i), " ", truth) for i, truth in enumerate(truths, start=1)]]
@@ -60,6 +62,21 @@ def _sample(sentence: str, events: Sequence[Mapping[str, Any]]) -> Html:
         tag("p", {"class": "sentence"}, _blanks(sentence, numbered=True)),
         table(header, rows, classes="guesses"),
     )
+
+
+def _tenfold(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first, the last, and those nearest to steps 100, 1,000, ...; between them as many as there is room for.
+
+    A model learns most in its first steps, so steps that grow by the same factor tell more than even ones.
+    """
+    if len(events) <= MOST_SAMPLE_STEPS:
+        return list(events)
+    steps = np.array([max(1, step_of(event)) for event in events], dtype=float)
+    powers = [10.0**n for n in range(2, 9) if steps[0] < 10.0**n < steps[-1]]
+    between = np.geomspace(steps[0], steps[-1], MOST_SAMPLE_STEPS).tolist()
+    wanted = [steps[0], steps[-1], *powers, *between]
+    nearest = dict.fromkeys(int(np.abs(np.log(steps / step)).argmin()) for step in wanted)
+    return [events[i] for i in sorted(list(nearest)[:MOST_SAMPLE_STEPS])]
 
 
 def _guess(masked: Mapping[str, Any]) -> Html:
