@@ -41,7 +41,15 @@ def header(folder: RunFolder) -> Html:
 def runs_header(folders: Mapping[str, RunFolder]) -> Html:
     """The top of a page of several runs: each with how far it is, and its best score."""
     rows = [
-        [tag("b", None, name), _headline_score(folder), _state(folder), str(folder.recipe.get("description", ""))]
+        [
+            tag("td", None, cell)
+            for cell in (
+                tag("b", None, name),
+                _headline_score(folder),
+                _state(folder),
+                str(folder.recipe.get("description", "")),
+            )
+        ]
         for name, folder in folders.items()
     ]
     return tag(

@@ -83,9 +83,13 @@ def _machine(training: Training, colour: int, *, several: bool) -> dict[str, lis
     for name, (values, is_noisy) in _MACHINE.items():
         found = values(training)
         line = line_of(training.steps, found, name=training.name if several else name.lower(), colour=colour)
-        if len(line.known) and not (name in _ONLY_IF_IT_CHANGES and line.known.min() == line.known.max()):
+        if len(line.known) and not (name in _ONLY_IF_IT_CHANGES and _is_flat(line.known)):
             charts[name] = noisy(line) if is_noisy and not several else [smooth(line) if is_noisy else line]
     return charts
+
+
+def _is_flat(values: Floats) -> bool:
+    return bool(values.max() - values.min() <= 0.01 * abs(values.max()))
 
 
 def _share_of_peak(training: Training) -> Floats:
@@ -108,7 +112,7 @@ _MACHINE: dict[str, tuple[Callable[[Training], Floats], bool]] = {
     "Memory in MB": (_field("memory_bytes", 1e-6), False),
 }
 """Heading -> values over steps, and whether they jump so much that they are smoothed."""
-_ONLY_IF_IT_CHANGES = ("Batch size", "Loss scale")
+_ONLY_IF_IT_CHANGES = ("Batch size", "Loss scale", "Memory in MB")
 """Charts of what is often one number all along."""
 
 
