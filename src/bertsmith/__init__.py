@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bertsmith.analysis.compare import compare
     from bertsmith.analysis.diagnose.diagnose import diagnose
+    from bertsmith.analysis.probe import neighbours, probe_layers
     from bertsmith.analysis.report import write_report
     from bertsmith.analysis.runs_compared import compare_runs
     from bertsmith.config import Recipe, load_recipe
@@ -43,8 +44,10 @@ __all__ = [
     "generate",
     "load",
     "load_recipe",
+    "neighbours",
     "predict",
     "pretrain",
+    "probe_layers",
     "run",
     "write_report",
 ]
@@ -64,8 +67,10 @@ _ROOMS = {
     "generate": "tasks.continuation",
     "load": "pipeline",
     "load_recipe": "config",
+    "neighbours": "analysis.probe",
     "predict": "tasks.predict",
     "pretrain": "pipeline",
+    "probe_layers": "analysis.probe",
     "run": "pipeline",
     "write_report": "analysis.report",
 }

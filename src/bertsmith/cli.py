@@ -25,6 +25,7 @@ from bertsmith.commands import (
     examples,
     plan,
     predict,
+    probe,
     recipes,
     report,
     search,
@@ -58,6 +59,7 @@ app.command("extract-features")(texts.extract_features)
 app.command("report")(report.report)
 app.command("diagnose")(diagnose.diagnose)
 app.command("board")(board.board)
+app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)
