@@ -210,6 +210,8 @@ SECTIONS: dict[str, list[Case]] = {
              one_jsonl='{"line": 1, "text": "the day", "label": "good", "prediction": "good"}\n'),
         case("a report of what is no run", "report", "runs/nothing"),
         case("a diagnosis of what is no run", "diagnose", "runs/nothing"),
+        case("a probe of nothing", "probe", "base", code=2),
+        case("neighbours of a word that no vocabulary has", "probe", "base", "--neighbours", "zyx", code=2),
         case("a comparison of one run alone", "compare", "one.jsonl", code=2,
              one_jsonl='{"line": 1, "text": "the day", "label": "good", "prediction": "good"}\n'),
         case("a model to prune that is of no run", "compress", "prune", "base", "--layers", "1", "--out", "small"),
