@@ -77,22 +77,22 @@ def prepare(folder: Path) -> Path:
     return folder / "equal-minutes"
 
 
-def held_out(data_folder: Path) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def held_out(data_folder: Path, num_examples: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(ids, attention mask, labels) of the validation split, the same each time."""
     tokenizer = Tokenizer.load(data_folder / "tokenizer")
     data = PretrainData(data_folder / "examples", split="validation", tokenizer=tokenizer, objectives=("mlm",), seed=0)
-    for batch in data.evaluation_batches(HELD_OUT, BATCH):
+    for batch in data.evaluation_batches(num_examples, BATCH):
         labels = torch.full((batch.input_ids.numel(),), -100)
         real = batch.masked_labels != -100
         labels[batch.masked_positions[real]] = batch.masked_labels[real]
         yield batch.input_ids, batch.attention_mask, labels.view_as(batch.input_ids)
 
 
-def loss_of(model_folder: Path, data_folder: Path) -> float:
+def loss_of(model_folder: Path, data_folder: Path, num_examples: int = HELD_OUT) -> float:
     model = transformers.BertForMaskedLM.from_pretrained(model_folder).eval()
     total, count = 0.0, 0
     with torch.no_grad():
-        for ids, mask, labels in held_out(data_folder):
+        for ids, mask, labels in held_out(data_folder, num_examples):
             logits = model(input_ids=ids, attention_mask=mask).logits
             total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
             count += int((labels != -100).sum())
