@@ -428,6 +428,11 @@ def test_scores_of_other_rows_are_not_ranked(tmp_path: Path) -> None:
     )
     page = Page(write_report(runs, tmp_path / "both.html").read_text(encoding="utf-8"))
     assert "Not equally many rows in in_domain_dev, out_of_domain_dev" in page.text
+    log = runs[1] / "finetune" / "metrics.jsonl"
+    log.write_text(log.read_text(encoding="utf-8").replace('"validation_rows": 500', '"validation_rows": 400'))
+    written = write_report(runs, tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "The runs have unequally many validation rows" in written
+    assert 'class="n best"' not in written.split('<section id="scores">')[1]
 
 
 def test_a_run_given_twice_and_too_many_runs_are_refused(tmp_path: Path) -> None:

@@ -96,11 +96,19 @@ def _test_scores_of(folders: Mapping[str, RunFolder], task: str) -> list[Html]:
             (main if metric == chosen else rest).setdefault(model, {})[f"{words(metric)} on {split}"] = row
     if not main:
         return []
+    others = _other_rows(folders)
     heading = tag(
         "h3", None, f"{task}: on test rows, with 95 % intervals" if task else "On test rows, with 95 % intervals"
     )
-    parts = [heading, *_other_rows(folders), _score_table(main)]
-    return [tag("div", {"class": "part"}, parts, details("By all other metrics", _score_table(rest)) if rest else None)]
+    parts = [heading, *others, _score_table(main, are_ranked=not others)]
+    return [
+        tag(
+            "div",
+            {"class": "part"},
+            parts,
+            details("By all other metrics", _score_table(rest, are_ranked=not others)) if rest else None,
+        )
+    ]
 
 
 def _other_rows(folders: Mapping[str, RunFolder]) -> list[Html]:
@@ -135,14 +143,29 @@ def _validation_scores(trainings: Sequence[Training]) -> list[Html]:
     for task, lines in tables.items():
         heading = "On validation rows, at the best evaluation"
         heading = f"{title(task)}: o{heading[1:]}" if len(tables) > 1 else heading
-        parts.append(tag("div", {"class": "part"}, tag("h3", None, heading), _score_table(lines)))
+        others = _other_validation_rows([one for one in trainings if _task(one) == task])
+        shown = _score_table(lines, are_ranked=not others)
+        parts.append(tag("div", {"class": "part"}, tag("h3", None, heading), others, shown))
     return parts
 
 
-def _score_table(lines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Html:
-    """Lines by name, each with rows of scores by column; the best of a column stands out."""
+def _other_validation_rows(trainings: Sequence[Training]) -> list[Html]:
+    """A warning where the runs' validation rows are not equally many, or not of the same labels."""
+    data = [mapping(training.start.get("data")) for training in trainings]
+    known = {(one.get("validation_rows"), *sorted(mapping(one.get("label_counts")))) for one in data if one}
+    if len(known) < 2:
+        return []
+    said = "The runs have unequally many validation rows, or other labels: these scores cannot be ranked."
+    return [tag("p", {"class": "said"}, said)]
+
+
+def _score_table(lines: Mapping[str, Mapping[str, Mapping[str, Any]]], *, are_ranked: bool = True) -> Html:
+    """Lines by name, each with rows of scores by column; where they can be ranked, the best of a column stands out."""
     columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
-    best = {column: _best([cells[column] for cells in lines.values() if column in cells]) for column in columns}
+    best = {
+        column: _best([cells[column] for cells in lines.values() if column in cells]) if are_ranked else None
+        for column in columns
+    }
     body = [
         [tag("td", {"class": "name"}, name), *[_score(cells.get(column, {}), best[column]) for column in columns]]
         for name, cells in lines.items()
