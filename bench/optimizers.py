@@ -6,6 +6,8 @@ embeddings, heads, biases and LayerNorm stay with AdamW at the same rate, as its
 the English one with `--layers` of 256, examples of 128 tokens, batches of 8, masked words only, the same seed, text,
 vocabulary and budget. Time spent in the optimizer is part of the budget.
 
+    step     milliseconds of each side's own part of an update; Muon's products are in bfloat16, which a processor
+             without it emulates
     sweep    each side at each of its rates, seed 1, for --sweep-minutes
     pairs    each side at its best rate, a pair a seed, for --minutes
 
@@ -21,6 +23,7 @@ import json
 import math
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from bertsmith.config import OptimizerConfig, Recipe, load_recipe
+from bertsmith.model import BertForMaskedLM, preset
 from bertsmith.pipeline import run as run_recipe
 from bertsmith.training import pretrain as pretraining
 from bertsmith.training.optimizer import make_optimizer
@@ -95,7 +99,7 @@ def recipe(options: argparse.Namespace, *, rate: float, seed: int, minutes: floa
 def one_run(options: argparse.Namespace, *, kind: str, side: str, rate: float, seed: int, minutes: float) -> None:
     """Train and append a row, unless it is there."""
     wanted = {"kind": kind, "side": side, "rate": rate, "seed": seed, "minutes": minutes, "layers": options.layers}
-    if any(all(row[key] == value for key, value in wanted.items()) for row in rows_of(options.out)):
+    if any(all(row.get(key) == value for key, value in wanted.items()) for row in rows_of(options.out)):
         return
     folder = options.folder / "optimizers" / "pretrain"
     shutil.rmtree(folder, ignore_errors=True)
@@ -116,6 +120,23 @@ def one_run(options: argparse.Namespace, *, kind: str, side: str, rate: float, s
         file.write(json.dumps(row | machine()) + "\n")
 
 
+def step_rows(layers: int) -> list[dict[str, Any]]:
+    """Milliseconds of the optimizer's own part of an update, the best of five: what equal minutes hang on."""
+    sizes = {"vocab_size": 8192, "num_hidden_layers": layers}
+    model = BertForMaskedLM(preset("mini", sizes))
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter) * 1e-3
+    rows = []
+    for side, make in (("adamw", make_optimizer), ("muon", muon_for)):
+        optimizer, seconds = make(model, OptimizerConfig()), []
+        for _ in range(6):  # the first one makes the state
+            started = time.perf_counter()
+            optimizer.step()
+            seconds.append(time.perf_counter() - started)
+        rows.append({"kind": "step", "side": side, "layers": layers, "ms": round(1e3 * min(seconds[1:]), 2)})
+    return rows
+
+
 def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
 
@@ -127,7 +148,8 @@ def best_rate(rows: Iterable[dict[str, Any]], side: str) -> float:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     swept = [row for row in rows if row["kind"] == "sweep"]
-    lines = [f"sweep {row['side']:<6} rate {row['rate']:<7g} loss {row['loss']:.4f}" for row in swept]
+    lines = [f"step  {row['side']:<6} {row['ms']:.2f} ms" for row in rows if row["kind"] == "step"]
+    lines += [f"sweep {row['side']:<6} rate {row['rate']:<7g} loss {row['loss']:.4f}" for row in swept]
     losses = {
         side: {row["seed"]: row["loss"] for row in rows if row["kind"] == "pair" and row["side"] == side}
         for side in SIDES
@@ -157,6 +179,10 @@ def main() -> None:
         rates, seeds, sweep, minutes = RATES[1:3], SEEDS[:1], 0.5, 0.5
     if not options.summary:
         run_recipe(recipe(options, rate=1e-3, seed=1, minutes=1), runs=options.folder, until="examples")
+        torch.set_num_threads(options.threads)
+        if not any(row["kind"] == "step" for row in rows_of(options.out)):
+            with options.out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row | machine()) + "\n" for row in step_rows(options.layers))
         for rate in rates:
             for side in SIDES:
                 one_run(options, kind="sweep", side=side, rate=rate, seed=1, minutes=sweep)
