@@ -386,7 +386,9 @@ def test_no_file_of_a_run_can_break_the_page(
     (root / "scores.json").write_text(json.dumps({"table": [scores, {"score": scores}]}), encoding="ascii")
     (root / "fill_mask.json").write_text(json.dumps(fills), encoding="ascii")
     (root / "corpus" / "manifest.json").write_text(json.dumps({"counts": {"a": scores, "b": {"c": fills}}}), "ascii")
-    Page(render(read_run_folder(root)))
+    folder = read_run_folder(root)
+    Page(render(folder))
+    Page(render([folder, folder]))
 
 
 def test_the_generator_speaks_the_format_the_loop_writes() -> None:

@@ -113,12 +113,12 @@ def _test_scores_of(folders: Mapping[str, RunFolder], task: str) -> list[Html]:
 
 def _other_rows(folders: Mapping[str, RunFolder]) -> list[Html]:
     """A warning where equal names of splits stand for different rows."""
-    counts: dict[str, set[object]] = {}
+    counts: dict[str, set[str]] = {}
     files: set[str] = set()
     for folder in folders.values():
         files.add(str(mapping(folder.recipe.get("finetune")).get("test")))
         for row in score_rows(folder):
-            counts.setdefault(str(row.get("split", "")), set()).add(row.get("rows"))
+            counts.setdefault(str(row.get("split", "")), set()).add(str(row.get("rows")))
     unequal = [split for split, found in counts.items() if len(found) > 1]
     if not unequal and len(files) == 1:
         return []
@@ -152,7 +152,7 @@ def _validation_scores(trainings: Sequence[Training]) -> list[Html]:
 def _other_validation_rows(trainings: Sequence[Training]) -> list[Html]:
     """A warning where the runs' validation rows are not equally many, or not of the same labels."""
     data = [mapping(training.start.get("data")) for training in trainings]
-    known = {(one.get("validation_rows"), *sorted(mapping(one.get("label_counts")))) for one in data if one}
+    known = {(str(one.get("validation_rows")), *sorted(mapping(one.get("label_counts")))) for one in data if one}
     if len(known) < 2:
         return []
     said = "The runs have unequally many validation rows, or other labels: these scores cannot be ranked."
