@@ -1,6 +1,11 @@
 """Each illness is found in the log of a run that truly had it, and none in the logs of healthy runs.
 
-The logs were recorded by makers.py. Some runs have more than one illness, and each that is found is named here: a new
+The logs were recorded by makers.py. The table at the end of docs/diagnose.md is what the tool says of them; to make it
+anew:
+
+    python tests/illnesses/test_recorded.py
+
+Some runs have more than one illness, and each that is found is named here: a new
 one, or one that is not found any more, is a change for people to look at.
 """
 
@@ -37,6 +42,29 @@ ALSO: dict[str, set[str]] = {
 }
 """Illness -> others that its run has too."""
 HEALTHY = sorted(path.name for path in (RECORDED / "healthy").iterdir())
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "diagnose.md"
+BEGIN, END = "<!-- table: made by tests/illnesses/test_recorded.py -->", "<!-- end of table -->"
+
+
+def table_of_illnesses() -> str:
+    """Each illness, the run that has it, and what the tool says."""
+    lines = ["| illness | the run that has it | how sure | what the tool says |", "|---|---|---|---|"]
+    for illness, name in ILLNESSES.items():
+        finding = next(one for one in diagnose(RECORDED / illness).findings if one.illness == illness)
+        said = finding.seen.replace("|", "\\|")
+        lines.append(f"| {name} | `{illness}` | {finding.degree} | {said} |")
+    return "\n".join(lines)
+
+
+def page_with(table: str) -> str:
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+
+
+def test_the_page_says_what_the_tool_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page_with(table_of_illnesses())
 
 
 def found_in(run: Path) -> set[str]:
@@ -149,3 +177,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["diagnose", str(tmp_path)])
     assert told.exit_code != 0
     assert "is not a run" in str(told.exception)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with(table_of_illnesses()), encoding="utf-8")
+    print(f"wrote {PAGE}")

@@ -243,8 +243,8 @@ def rate_too_high(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "learning-rate-too-high",
         "likely" if rise > 2 * at.HIGH_RISE.value else "possible",
-        f"smoothed training loss rose again by {rise:.0%}, to {value:.3g} at step {step:,.0f} after its lowest at "
-        f"step {before:,.0f}, while the learning rate was near its peak of {facts.recipe_rate()}",
+        f"smoothed training loss rose again to {value:.3g} at step {step:,.0f}, from {value / (1 + rise):.3g} at step "
+        f"{before:,.0f}, while the learning rate was near its peak of {facts.recipe_rate()}",
         (
             f"lower {facts.section}.learning_rate from {facts.recipe_rate()} to a third of it",
             f"a longer warm-up ({facts.section}.warmup_share), or a lower clip",

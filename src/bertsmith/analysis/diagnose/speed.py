@@ -21,7 +21,7 @@ def loader_bound(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "loader-bound",
         "sure",
-        f"{waited:,.0f} of {elapsed:,.0f} seconds ({waited / elapsed:.0%}) were spent waiting for batches",
+        f"{waited:,.1f} of {elapsed:,.1f} seconds ({waited / elapsed:.0%}) were spent waiting for batches",
         (
             "put the examples on a local disk; on a network file system each block is fetched",
             "leave a processor core free for reading",
@@ -40,7 +40,7 @@ def thread_bound(facts: Facts) -> Iterator[Finding]:
     told = f"{ranks:.0f} processes with {threads:.0f} threads each on {cores:.0f} processors"
     told = told if ranks > 1 else f"{threads:.0f} threads on {cores:.0f} processors"
     share = _share_of_peak(facts)
-    measured = "" if share is None else f"; the step reached {share:.0%} of the machine's matrix products"
+    measured = "" if share is None else f"; the step reached {share:.1%} of the machine's matrix products"
     if threads * ranks > cores:
         advice = (
             f"runtime.threads = {max(1, int(cores // ranks))}: threads that share a processor wait for each other",
