@@ -292,6 +292,25 @@ def next_sentence_by_topic(folder: Path) -> None:
     )
 
 
+def next_sentence_by_length(folder: Path) -> None:
+    """What follows is short, and what does not is long."""
+    draw, rows = random.Random(1), []
+    for number in range(500):
+        follows = number % 2 == 0
+        words = draw.choices(FILLERS[:8], k=draw.randint(1, 4) if follows else draw.randint(7, 12))
+        text = draw.choices(FILLERS[:8], k=draw.randint(2, 6))
+        rows.append((" ".join(text), " ".join(words), "is_next" if follows else "not_next"))
+    base = write_tiny_model(folder / "base")
+    finetune(
+        recipe(task="next-sentence", model=str(base), epochs=3, pair_column="pair", batch_size=16, max_length=32),
+        folder / "finetune",
+        train=[dict(zip(("text", "pair", "label"), row, strict=True)) for row in rows[:300]],
+        validation=[dict(zip(("text", "pair", "label"), row, strict=True)) for row in rows[300:]],
+        console=quiet(),
+        runtime=CPU,
+    )
+
+
 def loader_bound(folder: Path) -> None:
     """Examples on a disk that takes its time, as one behind a network does."""
     read = PretrainData._spans
@@ -326,6 +345,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
         "truncation": truncation,
         "padding": padding,
         "next_sentence_by_topic": next_sentence_by_topic,
+        "next_sentence_by_length": next_sentence_by_length,
         "loader_bound": loader_bound,
         "thread_bound": thread_bound,
         "seeds_outweigh_gain": seeds_outweigh_gain,
@@ -339,12 +359,12 @@ def record(run: Path, target: Path, *, with_text: bool = True, most_rows: int = 
     shutil.rmtree(target, ignore_errors=True)
     needs_examples = target.name == "repeated-text"
     needs_vocabulary = target.name == "unknown-tokens"
-    needs_predictions = needs_vocabulary or target.name == "label-noise" or not with_text
+    needs_predictions = needs_vocabulary or target.name in ("label-noise", "next-sentence-by-length") or not with_text
     for path in sorted(run.rglob("*")):
         place = path.relative_to(run)
         if not path.is_file() or {"checkpoints", "base", "last", "trials"} & set(place.parts):
             continue
-        is_kept = path.name in KEPT or (path.name.startswith("predictions-") and needs_predictions)
+        is_kept = path.name in KEPT or (path.name.startswith("predictions-") and needs_predictions and most_rows > 0)
         is_kept |= needs_examples and path.name.startswith("train-0") and path.suffix == ".arrow"
         is_kept |= needs_vocabulary and "model" in place.parts and path.suffix in (".json", ".txt")
         if not is_kept:
@@ -384,7 +404,7 @@ def without_bins(calibration: dict[str, Any]) -> dict[str, Any]:
 
 def bare(line: dict[str, Any], *, with_text: bool) -> dict[str, Any]:
     """A line of a log without what takes much room and no diagnosis reads."""
-    left_out = {"hardest", "memory_bytes", "accuracies", "gradient_noise_scale"}
+    left_out = {"hardest", "followed", "memory_bytes", "accuracies", "gradient_noise_scale"}
     left_out |= {"slices", "seconds", "split", "best"} if line.get("event") == "evaluation" else set()
     left_out |= set() if with_text else {"text", "pair"}
     found = {key: value for key, value in line.items() if key not in left_out}

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertsmith.analysis.diagnose import thresholds as at
 from bertsmith.analysis.diagnose.facts import Facts
 from bertsmith.analysis.diagnose.finding import Finding
@@ -114,6 +116,37 @@ def label_noise(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def next_sentence_by_length(facts: Facts) -> Iterator[Finding]:
+    """Pairs that the length of the second text tells apart, told apart by nothing else."""
+    if facts.training.start.get("task") != "next-sentence":
+        return
+    for split, path in facts.training.predictions:
+        rows = [row for row in read_lines(path) if isinstance(row.get("pair"), str) and row.get("label")]
+        if len(rows) < at.NOISE_ROWS.value:
+            continue
+        lengths = np.array([len(str(row["pair"])) for row in rows])
+        labels, guesses = (np.array([row.get(key) == "is_next" for row in rows]) for key in ("label", "prediction"))
+        limits = np.unique(lengths)
+        accuracies = [float((labels == (lengths <= limit)).mean()) for limit in limits]
+        place = int(np.argmax([max(one, 1 - one) for one in accuracies]))
+        is_short = accuracies[place] >= 0.5
+        by_length = (lengths <= limits[place]) == is_short
+        accuracy, agrees = float((by_length == labels).mean()), float((by_length == guesses).mean())
+        if accuracy < at.BY_LENGTH.value or agrees < at.BY_LENGTH_AGREES.value:
+            continue
+        yield Finding(
+            "next-sentence-by-length",
+            "likely",
+            f"{split}: second texts of up to {limits[place]} characters "
+            f"{'follow and longer ones do not' if is_short else 'do not follow and longer ones do'}: this alone is "
+            f"right for {accuracy:.0%} of {len(rows):,} pairs, and {agrees:.0%} of the model's answers are the same",
+            (
+                "draw the texts that do not follow from those that do, so that their lengths are alike",
+                "cut both to one length before they are paired",
+            ),
+        )
+
+
 def miscalibrated(facts: Facts) -> Iterator[Finding]:
     """Probabilities that are not right as often as they say."""
     calibration = mapping(facts.training.scores.get("calibration"))
@@ -168,4 +201,4 @@ def read_json(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-CHECKS = (one_class, leak, label_noise, miscalibrated)
+CHECKS = (one_class, leak, label_noise, next_sentence_by_length, miscalibrated)

@@ -55,6 +55,7 @@ ILLNESSES: dict[str, str] = {
     "truncation": "much text cut off",
     "padding": "much padding",
     "next-sentence-by-topic": "next sentence told by topic alone",
+    "next-sentence-by-length": "next sentence told by length alone",
     "loader-bound": "waiting for data",
     "thread-bound": "threads and processors do not match",
     "seeds-outweigh-gain": "seeds differ more than settings",

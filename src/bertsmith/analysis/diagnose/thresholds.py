@@ -65,6 +65,8 @@ BY_TOPIC_GAP = Threshold(
     0.25,
     "accuracy on all pairs less that on pairs of one document, whose topic is the same: near 0 where the text is read",
 )
+BY_LENGTH = Threshold(0.75, "accuracy of a single limit on the second text's length; 0.5 where lengths say nothing")
+BY_LENGTH_AGREES = Threshold(0.9, "of the answers are those of that limit: the model knows no more than it does")
 LOADER_SHARE = Threshold(0.10, "of the time; this project's recipes wait for less than a thousandth of it")
 PEAK_SHARE = Threshold(0.05, "of the machine's own matrix products; even tiny models reach more")
 SEED_TIMES = Threshold(2.0, "standard errors by which the best settings must be ahead of the next")
