@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from bertsmith.tasks.calibration import NUM_BINS, Decisions, calibration
+
+
+def _at_an_edge(confidence: np.ndarray) -> bool:
+    """Whether one lies where torchmetrics' float32 decides the bin: next to an edge; it has 1 in a bin of its own."""
+    places = confidence * NUM_BINS
+    return bool((np.abs(places - places.round()) < 1e-5).any())
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 200), classes=st.integers(2, 5), spread=st.floats(0.1, 8))
@@ -17,6 +23,7 @@ def test_of_the_most_probable_class(seed: int, rows: int, classes: int, spread: 
     truth = torch.from_numpy(draw.integers(0, classes, rows))
     theirs = MulticlassCalibrationError(num_classes=classes, n_bins=NUM_BINS, norm="l1")(shares, truth)
     sure, guess = shares.max(1)
+    assume(not _at_an_edge(sure.numpy()))
     ours = calibration(Decisions(sure.numpy(), (guess == truth).numpy()))
     assert ours.ece == pytest.approx(float(theirs), abs=1e-5)
 
@@ -26,5 +33,6 @@ def test_of_yes_or_no(seed: int, rows: int) -> None:
     """torchmetrics bins the probability of yes; so every answer is yes here."""
     draw = np.random.default_rng(seed)
     shares, truth = draw.uniform(0.01, 0.99, rows), draw.integers(0, 2, rows)
+    assume(not _at_an_edge(shares))
     theirs = BinaryCalibrationError(n_bins=NUM_BINS, norm="l1")(torch.from_numpy(shares), torch.from_numpy(truth))
     assert calibration(Decisions(shares, truth == 1)).ece == pytest.approx(float(theirs), abs=1e-5)
