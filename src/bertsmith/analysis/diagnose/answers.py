@@ -1,6 +1,7 @@
 """Illnesses that show in what a model answers."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,10 @@ def label_noise(facts: Facts) -> Iterator[Finding]:
         errors = sum(not row["right"] for row in rows) / len(rows)
         top = rows[: len(rows) // 2]
         sure_errors = sum(not row["right"] for row in top) / len(top)
-        if sure_errors < at.NOISE_CONFIDENT_ERRORS.value or sure_errors < at.NOISE_RATIO.value * errors:
+        most = max(Counter(row["label"] for row in rows).values()) / len(rows)
+        if errors > at.NOISE_KNOWS.value * (1 - most):
             continue
-        if errors > 0.4:  # a model that knows little says nothing of labels
+        if sure_errors < at.NOISE_CONFIDENT_ERRORS.value or sure_errors < at.NOISE_RATIO.value * errors:
             continue
         wrong = [row for row in rows if not row["right"]][:10]
         yield Finding(

@@ -39,7 +39,7 @@ def always_clipped(facts: Facts) -> Iterator[Finding]:
         return
     limit = facts.clip
     middle, high = statistics.median(norms), statistics.quantiles(norms, n=10)[-1]
-    if limit is None or high < at.CLIPPED_TIMES.value * limit:
+    if limit is None or middle < at.CLIPPED_TIMES.value * limit:
         return
     yield Finding(
         "always-clipped",

@@ -53,6 +53,9 @@ NOISE_CONFIDENT_ERRORS = Threshold(
 NOISE_RATIO = Threshold(
     0.6, "errors among the surer half over errors among all: 1 where errors come by chance, near 0 where doubt tells"
 )
+NOISE_KNOWS = Threshold(
+    0.6, "of the errors of the most frequent label: a model that does not know much more than that judges no labels"
+)
 NOISE_ROWS = Threshold(100, "fewer rows say nothing of shares of a few percent")
 ECE = Threshold(0.10, "a model that says 0.9 is right in 0.8 of the cases or fewer")
 REPEATED_SHARE = Threshold(0.10, "of the spans of 16 tokens; running text repeats 1 to 3 % of them")
