@@ -149,6 +149,32 @@ def test_numbers_that_are_none_do_not_hurt(tmp_path: Path) -> None:
     diagnose(tmp_path)
 
 
+def test_a_run_without_one_finite_loss_is_told_of(tmp_path: Path) -> None:
+    """float16 without a scale, say: all updates are left out, and there is no curve to draw."""
+    start = {"event": "start", "step": 0, "kind": "finetune", "task": "classify"}
+    steps = [{"event": "step", "step": n, "loss": None, "losses": {}, "skipped_updates": n} for n in range(1, 30)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (start, *steps)))
+    found = diagnose(tmp_path)
+    assert [finding.illness for finding in found.findings] == ["diverged"]
+    assert "29 of 29 updates" in next(iter(found.findings)).seen
+    assert "DIVERGED" in "\n".join(lines(found))
+    assert "<polyline" not in "".join(section(found))
+
+
+def test_a_score_that_falls_may_be_a_better_one(tmp_path: Path) -> None:
+    """Of a language model the perplexity: the loss rises by 10 % and so does it."""
+    start = {"event": "start", "step": 0, "kind": "finetune", "task": "language-model"}
+    told = [start]
+    for n, loss in enumerate((3.0, 2.5, 2.6, 2.75), start=1):
+        told.append({"event": "step", "step": 10 * n, "loss": 3 - 0.4 * n, "losses": {"language-model": 3 - 0.4 * n}})
+        scores = {"perplexity": 2.718**loss}
+        told.append(
+            {"event": "evaluation", "step": 10 * n, "loss": loss, "training_loss": 3 - 0.4 * n, "scores": scores}
+        )
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    assert found_in(tmp_path) == {"overfitting"}
+
+
 def test_the_command_and_the_report_say_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(RECORDED / "overfitting", run)

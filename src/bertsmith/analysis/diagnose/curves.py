@@ -48,7 +48,7 @@ def spikes(facts: Facts) -> Iterator[Finding]:
     distances = [abs(value - around) for (_, value), (_, around) in zip(found, middle, strict=True)]
     usual, start = sorted(distances)[len(distances) * 19 // 20], statistics.median(values(found[:3]))
     places = [
-        (index, step, value, around)
+        (step, value, around)
         for index, ((step, value), (_, around)) in enumerate(zip(found, middle, strict=True))
         if index > len(found) // 10
         and value > (1 + at.SPIKE_HEIGHT.value) * around
@@ -60,7 +60,7 @@ def spikes(facts: Facts) -> Iterator[Finding]:
     examples = [name for event in facts.training.of("rollback") for name in event.get("examples") or []]
     told = [
         f"step {step:,.0f}: {value:.3g} where {around:.3g} is usual{_examples(facts, step)}"
-        for index, step, value, around in places[:10]
+        for step, value, around in places[:10]
     ]
     if examples:
         told.append(f"left out after going back: {', '.join(map(str, examples[:10]))}")
@@ -68,7 +68,7 @@ def spikes(facts: Facts) -> Iterator[Finding]:
         "spikes",
         "sure" if len(places) > 1 else "likely",
         f"{len(places)} of {len(found)} lines of the log have a loss far above those around them, the highest "
-        f"{max(place[2] for place in places):.3g}",
+        f"{max(value for _, value, _ in places):.3g}",
         (
             "look at the examples that were read there: tables, code, repeated characters or wrong labels",
             f"go back and leave them out by itself: {facts.section}.spike_factor = 2.0",
@@ -139,7 +139,8 @@ def overfitting(facts: Facts) -> Iterator[Finding]:
     if scores:
         before = scores.get(step, min(scores.values()))
         after = [score for where, score in scores.items() if where > step]
-        better = bool(after) and statistics.fmean(after) > before + at.OVERFIT_SCORE.value
+        gain = statistics.fmean(after) - before if after else 0.0
+        better = (-gain if facts.smaller_is_better else gain) > at.OVERFIT_SCORE.value
         if better and rise < at.OVERFIT_LARGE.value:
             return
         if after:
@@ -180,7 +181,7 @@ def too_little(facts: Facts) -> Iterator[Finding]:
     if fell < at.SLOW_FALL.value:
         advice = (
             f"raise {facts.section}.learning_rate from {facts.recipe_rate()} to three or ten times as much",
-            "or train more epochs",
+            "train more epochs",
             "see what a search says: bertsmith search RECIPE --space 'learning_rate=log(1e-5, 1e-3)'",
         )
         yield Finding("learning-rate-too-low", "likely", told, advice, series=curve)

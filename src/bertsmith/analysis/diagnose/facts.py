@@ -12,6 +12,7 @@ from bertsmith.analysis.diagnose.finding import Series
 from bertsmith.analysis.folder import Training, mapping, step_of
 from bertsmith.analysis.markup import number
 from bertsmith.analysis.run_log import Floats
+from bertsmith.tasks.predict import TASKS
 
 MOST_POINTS = 2000
 Points = list[tuple[float, float]]
@@ -71,6 +72,12 @@ class Facts:
     def metric(self) -> str:
         names = [next(iter(mapping(event.get("scores"))), "") for event in self.evaluations]
         return str(names[-1]) if names else ""
+
+    @property
+    def smaller_is_better(self) -> bool:
+        """Whether that is so of the metric."""
+        task = TASKS.get(str(self.training.start.get("task")))
+        return task is not None and self.metric() in task.smaller_is_better
 
     def label_counts(self) -> dict[str, float]:
         found = mapping(mapping(self.training.start.get("data")).get("label_counts"))

@@ -19,7 +19,7 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         where = f" [{finding.training}]" if finding.training else ""
         yield f"{ILLNESSES[finding.illness].upper()}{where} ({finding.degree})"
         yield f"  {finding.seen}"
-        for one in finding.series:
+        for one in drawn(finding):
             yield f"  {sparkline(one)}  {one.name}, steps {one.points[0][0]:,.0f} to {one.points[-1][0]:,.0f}"
         for line in finding.evidence:
             yield f"  · {line}"
@@ -55,6 +55,11 @@ def section(diagnosis: Diagnosis) -> list[Html]:
     return parts
 
 
+def drawn(finding: Finding) -> list[Series]:
+    """What there is to draw: a log may have no finite number at all."""
+    return [one for one in finding.series if one.points]
+
+
 def sparkline(series: Series, width: int = _WIDTH) -> str:
     """A curve in one line of text; of several points in a column the one that is farthest from the middle."""
     values = [value for _, value in series.points]
@@ -77,7 +82,7 @@ def _card(finding: Finding) -> Html:
         {"class": f"finding {finding.degree}"},
         tag("h3", None, ILLNESSES[finding.illness].capitalize(), tag("em", None, f"{finding.degree}{where}")),
         tag("p", None, finding.seen),
-        [_chart(finding.series)] if finding.series else None,
+        [_chart(drawn(finding))] if drawn(finding) else None,
         tag("ul", {"class": "evidence"}, [tag("li", None, line) for line in finding.evidence])
         if finding.evidence
         else None,
