@@ -175,6 +175,29 @@ def test_a_score_that_falls_may_be_a_better_one(tmp_path: Path) -> None:
     assert found_in(tmp_path) == {"overfitting"}
 
 
+def test_one_class_counts_from_where_it_stayed_the_same(tmp_path: Path) -> None:
+    """First all of one label, then both, then all of the other."""
+    told: list[dict[str, object]] = [{"event": "start", "step": 0, "kind": "finetune", "task": "classify"}]
+    for step, counts in ((10, {"a": 100, "b": 0}), (20, {"a": 50, "b": 50}), (30, {"a": 0, "b": 100})):
+        told.append({"event": "evaluation", "step": step, "predictions_per_class": counts})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    (finding,) = diagnose(tmp_path).findings
+    assert (finding.illness, finding.degree) == ("one-class", "likely")
+    assert "'b'" in finding.seen
+    assert finding.seen.endswith("since step 30")
+
+
+@pytest.mark.parametrize(("metric", "is_told"), [("rmse", False), ("spearman", True)])
+def test_of_errors_the_smallest_is_the_best(tmp_path: Path, metric: str, is_told: bool) -> None:
+    """One setting is far below two that are alike: as an error it has won, as a correlation the first two are even."""
+    rows: list[dict[str, object]] = [{"search": {"config": {"task": "regress", "metric": metric}}}]
+    for rate, scores in ((1, (0.92, 0.90)), (2, (0.91, 0.92)), (3, (0.22, 0.23))):
+        rows += [{"settings": {"learning_rate": rate}, "seed": n, "score": score} for n, score in enumerate(scores)]
+    (tmp_path / "search.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.toml").write_text("name = 'x'\n")
+    assert found_in(tmp_path) == ({"seeds-outweigh-gain"} if is_told else set())
+
+
 def test_the_command_and_the_report_say_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(RECORDED / "overfitting", run)

@@ -29,9 +29,11 @@ def one_class(facts: Facts) -> Iterator[Finding]:
         return
     if sum(counts.values()) < 20 or most < at.ONE_CLASS_SHARE.value * sum(counts.values()):
         return
-    since = next(
-        (where for where, found in told if max(found.values()) >= at.ONE_CLASS_SHARE.value * sum(found.values())), step
-    )
+    since = step
+    for where, found in reversed(told):
+        if found.get(label, 0.0) < at.ONE_CLASS_SHARE.value * sum(found.values()):
+            break
+        since = where
     rows = (
         " (" + ", ".join(f"{name} {count:,.0f}" for name, count in sorted(labels.items())[:6]) + " in training)"
         if labels
