@@ -16,6 +16,8 @@ from typing import Any
 from bertsmith.errors import CheckpointError, UsageError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+MOST_LABELS = 1_000_000
+"""More are a damaged config.json: each has a name, in memory."""
 POOLINGS = ("cls", "mean", "max", "first-last")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -96,6 +98,8 @@ class BertConfig:
             self._check_whole(name, least=1)
         for name in ("max_position_embeddings", "type_vocab_size", "num_labels"):
             self._check_whole(name, least=1)
+        if self.num_labels > MOST_LABELS:
+            self._refuse("num_labels", f"a whole number of at most {MOST_LABELS:,}")
         for name in ("num_hidden_layers", "head_layers"):
             self._check_whole(name, least=0)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):

@@ -77,6 +77,7 @@ class Pretrained(nn.Module):
         elif num_labels is not None:
             config = config.replace(num_labels=num_labels)
         checkpoint = weights.read_weights(directory, allow_pickle=allow_pickle)
+        checkpoint.check(config)
         with torch.device("meta"):  # no time spent on numbers that the checkpoint replaces
             model = cls(checkpoint.settle_tying(config))
         model.to_empty(device="cpu")

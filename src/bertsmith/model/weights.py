@@ -9,6 +9,7 @@ tokenizer files, and our own `bertsmith.json` (task, labels, scores). Forms foun
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ HUB_FILES = (
 )
 HUB_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
+_LAYER = re.compile(r"encoder\.layer\.(\d{1,9})\.")
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 DECODER_WEIGHT = "cls.predictions.decoder.weight"
 DECODER_BIAS = "cls.predictions.decoder.bias"
@@ -85,6 +87,35 @@ class Checkpoint:
             return config
         return config.replace(tie_word_embeddings=False)
 
+    def check(self, config: BertConfig) -> None:
+        """Raise `CheckpointError` where the stored encoder is not of this shape: before a network is made by it, since
+        what a config.json asks for may be more than any memory has.
+        """
+        layers = [int(found[1]) for name in self.tensors if (found := _LAYER.match(name))]
+        if config.num_hidden_layers > (depth := max(layers, default=-1) + 1):
+            raise CheckpointError(
+                f"{self.directory}: all of the encoder's weights are missing from layer {depth:,} on, and config.json "
+                f"asks for {config.num_hidden_layers:,} layers; the file is not a whole BERT, or config.json is "
+                "another model's"
+            )
+        hidden = config.hidden_size
+        wanted = {
+            WORD_EMBEDDINGS: (config.vocab_size, hidden),
+            "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+            "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+            "encoder.layer.0.intermediate.dense.weight": (config.intermediate_size, hidden),
+        }
+        for name, shape in wanted.items():
+            is_used = config.num_hidden_layers or not name.startswith("encoder.")
+            if is_used and name in self.tensors and tuple(self.tensors[name].shape) != shape:
+                raise self._of_another_shape(name, shape)
+
+    def _of_another_shape(self, name: str, wanted: tuple[int, ...]) -> CheckpointError:
+        return CheckpointError(
+            f"{self.directory}: {name} has shape {tuple(self.tensors[name].shape)}, but config.json asks for "
+            f"{wanted}; weights and config do not belong together"
+        )
+
     def load_into(self, network: nn.Module) -> LoadReport:
         """Copy the weights into `network`; its head may lack some, its encoder none.
 
@@ -97,10 +128,7 @@ class Checkpoint:
         missing = [name for name in wanted if name not in stored]
         mismatched = [name for name in wanted if name in stored and stored[name].shape != wanted[name].shape]
         for name in filter(is_encoder, mismatched):
-            raise CheckpointError(
-                f"{self.directory}: {name} has shape {tuple(stored[name].shape)}, but config.json asks for "
-                f"{tuple(wanted[name].shape)}; weights and config do not belong together"
-            )
+            raise self._of_another_shape(name, tuple(wanted[name].shape))
         if lost := list(filter(is_encoder, missing)):
             raise CheckpointError(
                 f"{self.directory}: {len(lost)} of the encoder's weights are missing ({_shortened(lost)}); "
