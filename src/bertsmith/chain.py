@@ -12,6 +12,7 @@ runs/NAME/
 """
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from bertsmith.analysis.report import write_report
 from bertsmith.artifact import Artifact, is_current, open_artifact, write_json, write_text
 from bertsmith.config import CodeWords, ExamplesConfig, FinetuneConfig, ModelConfig, Recipe, recipe_toml
 from bertsmith.corpus import build as corpora
-from bertsmith.errors import UsageError
+from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.examples import shards
 from bertsmith.model.presets import preset
 from bertsmith.model.weights import read_card
@@ -110,7 +111,18 @@ class Chain:
         self.started = time.monotonic()
 
     def run(self, stages: tuple[str, ...]) -> RunResult:
-        """Under torchrun every process comes here: all of them train, and the first does everything else."""
+        """Under torchrun every process comes here: all of them train, and the first does everything else. A run that is
+        refused before it made anything leaves nothing behind.
+        """
+        is_new = not self.folder.exists()
+        try:
+            return self._run(stages)
+        except BertsmithError:
+            if is_new and self.runtime.rank == 0 and [path.name for path in self.folder.glob("*")] == ["recipe.toml"]:
+                shutil.rmtree(self.folder)
+            raise
+
+    def _run(self, stages: tuple[str, ...]) -> RunResult:
         recipe, folder = self.recipe, self.folder
         self._check_before_long_work(stages)
         with joined(self.runtime) as self.ranks:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import bertsmith
 from bertsmith.errors import BertsmithError, CheckpointError, DataError, UsageError
 from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.tasks.evaluate import evaluate
@@ -139,3 +140,18 @@ def test_evaluate_and_predict_name_file_and_line(tmp_path: Path, base: Path):
         list(predict(predictor, table(tmp_path / "empty.txt", "")))
     with pytest.raises(DataError, match=r"nowhere\.txt"):
         list(predict(predictor, tmp_path / "nowhere.txt"))
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path: Path, base: Path) -> None:
+    """Columns are looked at after the recipe was written; what an earlier run left stays."""
+    rows = str(write_tsv(tmp_path / "train.tsv", text_rows(20)))
+    wrong = recipe(train=rows, model=str(base), label_column="nosuch")
+    with pytest.raises(DataError, match="nosuch"):
+        bertsmith.finetune(wrong, runs=tmp_path / "runs", console=quiet())
+    assert not (tmp_path / "runs" / "tiny").exists()
+    kept = tmp_path / "runs" / "tiny" / "recipe.toml"
+    kept.parent.mkdir()
+    kept.write_text("name = 'tiny'\n")
+    with pytest.raises(DataError, match="nosuch"):
+        bertsmith.finetune(wrong, runs=tmp_path / "runs", console=quiet())
+    assert kept.is_file()
