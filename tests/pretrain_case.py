@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,23 @@ def make_examples(folder: Path) -> Made:
         noun = draw.choice(nouns)
         sentences = [f"The {noun} {draw.choice(verbs)} the {draw.choice(nouns)} today." for _ in range(15)]
         documents.append("\n".join(sentences))
+    sizes = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    settings = {
+        "max_steps": 12,
+        "batch_size": 8,
+        "micro_batch_size": 4,
+        "evaluate_every_steps": 5,
+        "evaluation_examples": 48,
+        "log_every_steps": 4,
+        "learning_rate": 3e-3,
+    }
+    return made_of(folder, documents, vocab_size=200, sizes=sizes, pretrain=settings)
+
+
+def made_of(
+    folder: Path, documents: Sequence[str], *, vocab_size: int, sizes: dict[str, int], pretrain: dict[str, Any]
+) -> Made:
+    """The artifacts of these documents (a sentence a line), beside each other in the folder."""
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
     raw: dict[str, Any] = {
         "name": "tiny",
@@ -45,27 +63,10 @@ def make_examples(folder: Path) -> Made:
             "validation_share": 0.2,
             "deduplicate": False,
         },
-        "tokenizer": {"vocab_size": 200},
+        "tokenizer": {"vocab_size": vocab_size},
         "examples": {"max_length": 32},
-        "model": {
-            "preset": "tiny",
-            "overrides": {
-                "num_hidden_layers": 1,
-                "hidden_size": 16,
-                "num_attention_heads": 2,
-                "intermediate_size": 32,
-                "max_position_embeddings": 32,
-            },
-        },
-        "pretrain": {
-            "max_steps": 12,
-            "batch_size": 8,
-            "micro_batch_size": 4,
-            "evaluate_every_steps": 5,
-            "evaluation_examples": 48,
-            "log_every_steps": 4,
-            "learning_rate": 3e-3,
-        },
+        "model": {"preset": "tiny", "overrides": {**sizes, "max_position_embeddings": 32}},
+        "pretrain": pretrain,
     }
     recipe = parse_recipe(raw)
     assert recipe.corpus is not None

@@ -20,15 +20,11 @@ from unittest import mock
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from bertsmith.config import Recipe, parse_recipe  # noqa: E402
-from bertsmith.corpus.build import build_corpus  # noqa: E402
 from bertsmith.examples.batches import PretrainData  # noqa: E402
-from bertsmith.examples.shards import build_examples  # noqa: E402
 from bertsmith.tasks.finetune import finetune  # noqa: E402
 from bertsmith.tasks.search import search  # noqa: E402
-from bertsmith.tokenizer.train import train_tokenizer  # noqa: E402
-from bertsmith.training.pretrain import pretrain  # noqa: E402
 from finetune_case import BAD, CPU, FILLERS, GOOD, quiet, recipe, text_rows, write_tiny_model  # noqa: E402
+from pretrain_case import made_of, run  # noqa: E402
 
 RECORDED = HERE / "recorded"
 KEPT = ("metrics.jsonl", "recipe.toml", "scores.json", "search.jsonl", "manifest.json", "run.json")
@@ -215,36 +211,13 @@ def seeds_outweigh_gain(folder: Path) -> None:
     )
 
 
-def learn_text(folder: Path, documents: Sequence[str], *, hidden: int = 32, layers: int = 1, **settings: Any) -> None:
+def learn_text(folder: Path, documents: Sequence[str], *, hidden: int = 32, **settings: Any) -> None:
     """Pre-train a tiny model in folder/pretrain, with corpus, tokenizer and examples beside it."""
-    (folder / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
-    overrides = {
-        "num_hidden_layers": 1,
-        "hidden_size": hidden,
-        "num_attention_heads": 2,
-        "intermediate_size": 2 * hidden,
-    }
-    raw: dict[str, Any] = {
-        "name": "tiny",
-        "corpus": {
-            "sources": [{"kind": "text", "paths": [str(folder / "text.txt")], "layout": "sentences"}],
-            "validation_share": 0.2,
-            "deduplicate": False,
-        },
-        "tokenizer": {"vocab_size": 400},
-        "examples": {"max_length": 32},
-        "model": {"preset": "tiny", "overrides": {**overrides, "max_position_embeddings": 32}},
-        "pretrain": {"batch_size": 16, "evaluation_examples": 96, "log_every_steps": 2, **settings},
-    }
-    found: Recipe = parse_recipe(raw)
-    assert found.corpus is not None
-    assert found.tokenizer is not None
-    assert found.examples is not None
-    corpus, tokenizer, examples = folder / "corpus", folder / "tokenizer", folder / "examples"
-    build_corpus(found.corpus, corpus, environment={})
-    train_tokenizer(found.tokenizer, corpus, tokenizer, environment={})
-    build_examples(found.examples, corpus, tokenizer, examples, seed=1, environment={})
-    pretrain(found, folder / "pretrain", examples=examples, tokenizer=tokenizer, runtime=CPU, console=quiet())
+    sizes = {"num_hidden_layers": 1, "hidden_size": hidden, "num_attention_heads": 2}
+    common = {"batch_size": 16, "evaluation_examples": 96, "log_every_steps": 2}
+    sizes |= {"intermediate_size": 2 * hidden}
+    made = made_of(folder, documents, vocab_size=400, sizes=sizes, pretrain=common | settings)
+    run(made, folder / "pretrain")
     (folder / "recipe.toml").write_bytes((folder / "pretrain" / "recipe.toml").read_bytes())
 
 
@@ -283,7 +256,6 @@ def next_sentence_by_topic(folder: Path) -> None:
         folder,
         documents,
         hidden=64,
-        layers=2,
         max_steps=1500,
         learning_rate=2e-3,
         evaluate_every_steps=500,
@@ -316,7 +288,7 @@ def loader_bound(folder: Path) -> None:
     read = PretrainData._spans
 
     def slowly(data: PretrainData, blocks: tuple[int, ...]) -> Any:
-        time.sleep(0.05)
+        time.sleep(0.2)
         return read(data, blocks)
 
     with mock.patch.object(PretrainData, "_spans", slowly):

@@ -1,9 +1,7 @@
 """Illnesses that show in what a model answers."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,18 +42,23 @@ def one_class(facts: Facts) -> Iterator[Finding]:
         "sure" if len(told) > 1 and since < step else "likely",
         f"at step {step:,} {most:,.0f} of {sum(counts.values()):,.0f} held-out items are answered {label!r}{rows}, "
         f"and have been since step {since:,}",
-        (
-            f"lower {facts.section}.learning_rate from {facts.recipe_rate()} and warm up; too large updates end "
-            "like this",
-            *(
-                ()
-                if facts.is_pretraining
-                else (
-                    "train longer, or finetune.class_weights = 'balanced' where labels are unequal",
-                    "another seed: some starts of the head fail",
-                )
-            ),
-        ),
+        _to_tell_classes_apart(facts, never_did=since == told[0][0]),
+    )
+
+
+def _to_tell_classes_apart(facts: Facts, *, never_did: bool) -> tuple[str, ...]:
+    """What to try: a model that once told classes apart was thrown off; one that never did may only have begun."""
+    rate = f"{facts.section}.learning_rate"
+    thrown_off = f"lower {rate} from {facts.recipe_rate()} and warm up; too large updates end like this"
+    begun = f"train longer, or raise {rate} from {facts.recipe_rate()} where the loss falls slowly"
+    first, second = (begun, thrown_off) if never_did else (thrown_off, begun)
+    if facts.is_pretraining:
+        return first, second
+    return (
+        first,
+        second,
+        "finetune.class_weights = 'balanced' where labels are unequal",
+        "another seed: some starts of the head fail",
     )
 
 
@@ -195,14 +198,6 @@ def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:
         "where": f"line {record['line']}" if record.get("line") is not None else f"row {record.get('row')}",
         "text": text if len(text) <= 100 else text[:99] + "…",
     }
-
-
-def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object, empty where there is none."""
-    try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 CHECKS = (one_class, leak, label_noise, next_sentence_by_length, miscalibrated)
