@@ -67,7 +67,7 @@ def _cells(
         *((letter,) if several else ()),
         f"{result.second:.4f}",
         f"{result.difference:+.4f}",
-        f"{result.low:+.4f} to {result.high:+.4f}",
+        f"[{result.low:+.4f}, {result.high:+.4f}]",
         f"{result.bootstrap_p:.4f}",
         "–" if result.randomization_p is None else f"{result.randomization_p:.4f}",
         *((f"{adjusted:.4f}",) if several else ()),

@@ -9,6 +9,7 @@ from typing import Any
 
 from bertsmith.analysis.markup import number
 from bertsmith.analysis.run_log import LogReader, Steps
+from bertsmith.analysis.tail import object_of
 from bertsmith.errors import ArtifactError
 
 STAGES = ("corpus", "tokenizer", "examples", "labels")
@@ -85,7 +86,7 @@ class Training:
     @property
     def recipe(self) -> Mapping[str, Any]:
         """The recipe that the run directory keeps."""
-        return _recipe(_text(self.path / "recipe.toml"))
+        return _recipe(text_of(self.path / "recipe.toml"))
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -124,7 +125,7 @@ def read_run_folder(path: Path, logs: dict[Path, LogReader] | None = None) -> Ru
     such_as = "give a folder such as runs/quickstart or runs/quickstart/finetune"
     if not path.is_dir():
         raise ArtifactError(f"{path} is not a run; {such_as}")
-    recipe_text = _text(path / "recipe.toml")
+    recipe_text = text_of(path / "recipe.toml")
     recipe = _recipe(recipe_text)
     inner = sorted((file.parent for file in path.glob("*/metrics.jsonl")), key=_order)
     folders = [path] if (path / "metrics.jsonl").is_file() else inner
@@ -148,11 +149,7 @@ def read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """Objects of a .jsonl file; a line that is torn or no object is passed over."""
     with path.open("rb") as file:
         for line in file:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
+            if (value := object_of(line)) is not None:
                 yield value
 
 
@@ -208,12 +205,13 @@ def _order(path: Path) -> tuple[int, str]:
 
 def _json(path: Path) -> object:
     try:
-        return json.loads(_text(path))
-    except ValueError:
+        return json.loads(text_of(path))
+    except (ValueError, RecursionError):
         return None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Of a file; empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

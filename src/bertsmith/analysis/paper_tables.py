@@ -2,12 +2,14 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 FORMATS = ("text", "markdown", "latex", "csv")
 
+_WITH_COMMAS = re.compile(r"\d{1,3}(,\d{3})+")
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -85,8 +87,8 @@ def _latex(table: PaperTable) -> str:
 
 
 def _csv(table: PaperTable) -> str:
-    """The title is a first column, so that all tables stand in one file. A cell that a spreadsheet would take for a
-    formula gets a quote before it, unless it is a number.
+    """The title is a first column, so that all tables stand in one file. Numbers have no commas; another cell that a
+    spreadsheet would take for a formula gets a quote before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -96,6 +98,8 @@ def _csv(table: PaperTable) -> str:
 
 
 def _harmless(cell: str) -> str:
+    if _WITH_COMMAS.fullmatch(cell):
+        return cell.replace(",", "")
     try:
         float(cell)
     except ValueError:

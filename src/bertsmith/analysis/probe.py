@@ -7,6 +7,7 @@ arXiv:1909.03368): each kind of word gets one label by chance, and a probe that 
 knowledge; selectivity is what it does better on the true task.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -37,6 +39,8 @@ from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer
 
 TAG_FILES = (".conll", ".conllu", ".bio")
 TEST_SHARE = 0.25
+ROWS_A_LABEL = 5
+"""On average, at least."""
 Vectors = npt.NDArray[np.float32]
 
 
@@ -111,6 +115,10 @@ def probe_layers(
     labels = task.labels_in(rows, where=path, declared=())
     if len(rows) < 20:
         raise UsageError(f"{path} has {len(rows)} rows; a probe needs 20 or more")
+    if task.name == "classify" and len(labels) > len(rows) // ROWS_A_LABEL:
+        raise UsageError(
+            f"{path} has {len(labels)} labels in {len(rows)} rows; a probe needs {ROWS_A_LABEL} rows of each, or more"
+        )
     features = task.encode(rows, tokenizer, labels=labels, max_length=max_length)
     tested = set(held_out(rows, TEST_SHARE, seed, what="probe"))
     encoder = BertModel.from_pretrained(directory)
@@ -213,7 +221,9 @@ def _states(model: BertModel, features: Features, task: Task[Any, Any], pad_id: 
 def _right(vectors: Vectors, targets: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """(held out,) whether a linear classifier of the others answers rightly."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=0.1))
-    classifier.fit(vectors[~is_test], targets[~is_test])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly fitted is a probe
+        classifier.fit(vectors[~is_test], targets[~is_test])
     right: npt.NDArray[np.bool_] = classifier.predict(vectors[is_test]) == targets[is_test]
     return right
 

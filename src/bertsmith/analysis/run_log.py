@@ -5,7 +5,6 @@ lines cannot be read, or tell two values of one step, nothing is guessed: there 
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from bertsmith.analysis.markup import number
-from bertsmith.analysis.tail import Tail
+from bertsmith.analysis.tail import Tail, object_of
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -114,7 +113,7 @@ class LogReader:
         if line.startswith(_STEP_LINE):
             self._waiting.append((self._line, line))
             return
-        event = _object(line)
+        event = object_of(line)
         if event is None:
             self._parse_waiting()
             self._lost(self._line)
@@ -149,7 +148,7 @@ class LogReader:
                 self._keep(part)
                 continue
             for i in range(begin, end):
-                event = _object(lines[i])
+                event = object_of(lines[i])
                 if event is None or number(event.get("step")) is None:
                     self._lost(numbers[i])
                 else:
@@ -216,14 +215,6 @@ def _numbers(event: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, 
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found = number(value)
             yield f"{inside}{key}", np.nan if found is None else found
-
-
-def _object(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
 
 
 def _chosen(part: Mapping[str, Floats], rows: npt.NDArray[Any]) -> dict[str, Floats]:

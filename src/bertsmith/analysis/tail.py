@@ -1,9 +1,10 @@
 """New lines of a log that another process writes, tears, cuts off on a resume, or removes."""
 
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MOST_BYTES = 16 << 20
 """Read at one look, so that a log of gigabytes is read in bounded memory and others get their turn."""
@@ -57,3 +58,12 @@ class Tail:
         """
         file.seek(self._offset - len(self._last))
         return file.read(len(self._last)) == self._last
+
+
+def object_of(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None where it is torn, or something else."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -100,10 +101,13 @@ def _chart(found: Probing) -> Iterator[str]:
     yield f"most frequent label   {found.majority:.3f}"
     yield f"{'word alone' if found.task == 'tag' else 'linear, on words':<21} {found.words:.3f}"
     best = max(one.accuracy for one in found.layers)
+    without = found.majority if math.isnan(found.words) else max(found.majority, found.words)
     for one in found.layers:
         name = "embeddings" if one.layer == 0 else f"layer {one.layer}"
         room = max(1e-9, 1 - min(found.majority, *(layer.accuracy for layer in found.layers)))
         bar = "█" * round(_WIDTH * (1 - (1 - one.accuracy) / room))
         selective = "" if one.selectivity is None else f"  selectivity {one.selectivity:+.3f}"
-        star = " *" if one.accuracy == best else ""
+        star = " *" if one.accuracy == best and one.low > without else ""
         yield f"{name:<12} {one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f}){selective}  {bar}{star}"
+    if best <= without:
+        yield "no layer tells more than that"

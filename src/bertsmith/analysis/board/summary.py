@@ -5,7 +5,6 @@ some in between for the small curve. Nothing of a line is kept but the numbers t
 """
 
 import itertools
-import json
 import re
 import statistics
 from collections import deque
@@ -13,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bertsmith.analysis.folder import mapping, step_of
+from bertsmith.analysis.folder import mapping, step_of, text_of
 from bertsmith.analysis.markup import duration, number, words
-from bertsmith.analysis.tail import Tail
+from bertsmith.analysis.tail import Tail, object_of
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "killed"]
 SILENT_SECONDS = 120.0
@@ -101,7 +100,7 @@ class Summary:
         }
 
     def _parsed(self, line: bytes) -> Mapping[str, Any]:
-        event = _object(line)
+        event = object_of(line)
         self.broken_lines += event is None
         return event or {}
 
@@ -139,7 +138,7 @@ class Summary:
 
     def _draw(self, line: bytes) -> None:
         """Every so-many-th loss: where there are too many, every other is dropped, and from then on skipped."""
-        loss = number((_object(line) or {}).get("loss"))
+        loss = number((object_of(line) or {}).get("loss"))
         if loss is not None:
             self._curve.append(float(f"{loss:.4g}"))
         if len(self._curve) >= CURVE_POINTS:
@@ -170,7 +169,7 @@ class Summary:
         scores = mapping(self.best.get("scores"))
         if self.start.get("kind") == "pretrain" or not scores:
             return "validation loss", number(self.best.get("loss"))
-        chosen = _METRIC.search(_text(self.folder / "recipe.toml"))
+        chosen = _METRIC.search(text_of(self.folder / "recipe.toml"))
         metric = chosen[1] if chosen and chosen[1] in scores else next(iter(scores))
         return words(metric), number(scores[metric])
 
@@ -183,20 +182,5 @@ def waiting_row(name: str, changed: float) -> dict[str, Any]:
     return {**known, **unknown, "changed": round(changed), "curve": [], "broken": 0}
 
 
-def _object(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
-
-
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
