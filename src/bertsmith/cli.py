@@ -5,6 +5,7 @@ saving); anything else is a defect of ours and shows its traceback. PyTorch take
 needs it is imported by the verbs that do.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -70,6 +71,10 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(examples.app, name="examples")
 
 
+_DISK = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "make it writable"}
+"""Errors of a disk, wherever they come, and what helps: no defect of ours, and what is whole on it stays whole."""
+
+
 def main() -> None:
     """Entry point of the `bertsmith` command."""
     wait_asleep()
@@ -85,6 +90,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it leaves
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"error: {where}{error.strerror}; {_DISK[error.errno]}, and give the same command again", 1)
 
 
 def _stop(signal_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,6 +1,7 @@
 """A disk that fills up while a run saves and logs: it says so, goes on, and loses nothing; it never claims success."""
 
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -12,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from bertsmith import cli
 from bertsmith.errors import BertsmithError, CheckpointError
+from bertsmith.model import BertModel
 from bertsmith.training.log_file import LogFile
 from bertsmith.training.plan import Due
 from bertsmith.training.track import read_metrics
+from finetune_case import write_tiny_model
 from training_case import PLAN, TinyModel, make_batch, run, with_every_checkpoint
 
 TALKATIVE = replace(with_every_checkpoint(), log_every=1, evaluate_every=1)
@@ -158,3 +164,28 @@ def test_a_log_that_grows_in_memory_without_end_stops_the_run(tmp_path: Path) ->
     log.append(b"line 0001")
     with pytest.raises(BertsmithError, match=r"/dev/full could not be written .*No space left.*, 30 bytes of it; make"):
         log.append(b"line 0002")
+
+
+def test_weights_for_which_there_is_no_room_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """safetensors tells of a full disk in an error of its own; the command says where, and the old weights stay."""
+    base = write_tiny_model(tmp_path / "base")
+    before = (base / "model.safetensors").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        BertModel.from_pretrained(base).save_pretrained(base)
+    assert caught.value.errno == errno.ENOSPC
+    assert (base / "model.safetensors").read_bytes() == before
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "app", lambda: BertModel.from_pretrained(base).save_pretrained(base))
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert "No space left on device; make room, and give the same command again" in said
+    assert "Traceback" not in said

@@ -80,6 +80,8 @@ def prune(
     Raises `UsageError` for a model without a recipe or rows, and `BertsmithError` where it lost more than `max_drop`.
     """
     console, runtime, folder = console or Console(soft_wrap=True), runtime or detect(), Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder for the smaller model")
     whole = Predictor.load(model, runtime=detect(dtype="float32", threads=runtime.threads))
     plan = _recovery(whole, recipe, overrides)
     inputs = _inputs(plan, whole, runtime)

@@ -328,13 +328,24 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _write_files(directory: Path, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
     draft = directory / f".model.safetensors.draft-{os.getpid()}"
     try:
-        safetensors.torch.save_file(tensors, draft, metadata={"format": "pt"})
+        _save_file(tensors, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         write_json(directory / "config.json", facts)
         draft.replace(directory / "model.safetensors")
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises `OSError` where there is no room, which safetensors tells in an error of its own."""
+    try:
+        safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
