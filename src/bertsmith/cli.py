@@ -24,6 +24,7 @@ from bertsmith.commands import (
     diagnose,
     evaluate,
     examples,
+    export,
     plan,
     predict,
     probe,
@@ -65,6 +66,7 @@ app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)
 app.add_typer(compress.app, name="compress")
+app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(tokenizer.app, name="tokenizer")

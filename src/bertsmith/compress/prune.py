@@ -19,14 +19,15 @@ from bertsmith.artifact import replace_directory, write_json
 from bertsmith.compress.cut import Cut, choose_cut, pruned
 from bertsmith.compress.importance import measure_importance
 from bertsmith.compress.measure import Measured, measure
-from bertsmith.config import FinetuneConfig, Recipe, load_recipe
+from bertsmith.config import Recipe
 from bertsmith.config.distill import DistillConfig
 from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.model.weights import read_card, write_card
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.batches import TrainingBatches
 from bertsmith.tasks.finetune import finetune
-from bertsmith.tasks.inputs import Inputs, read_inputs
+from bertsmith.tasks.inputs import Inputs
+from bertsmith.tasks.own_rows import MADE_FROM, own_inputs, own_recipe
 from bertsmith.tasks.predict import Predictor
 
 IMPORTANCE_ROWS = 512
@@ -84,7 +85,7 @@ def prune(
         raise UsageError(f"{folder} is a file; give a folder for the smaller model")
     whole = Predictor.load(model, runtime=detect(dtype="float32", threads=runtime.threads))
     plan = _recovery(whole, recipe, overrides)
-    inputs = _inputs(plan, whole, runtime)
+    inputs = own_inputs(plan, whole, runtime)
     _say(console, f"importance of each part, by the loss of {_some(inputs)} training rows")
     importance = measure_importance(whole.model, whole.task, _batches(inputs))
     cut = choose_cut(whole.model.config, importance, layers=layers, heads=heads, neurons=neurons)
@@ -100,36 +101,11 @@ def prune(
 
 
 def _recovery(whole: Predictor, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
-    path = Path(recipe) if recipe is not None else whole.directory.parent / "recipe.toml"
-    if not path.is_file():
-        raise UsageError(f"{whole.directory} is of no run with a recipe ({path} is not there); name one with --recipe")
-    found = load_recipe(path, overrides)
-    if found.finetune is None or found.finetune.task != whole.task.name:
-        raise UsageError(f"{path} is no recipe of a fine-tuning of task {whole.task.name!r}")
-    config = found.finetune
-    changes: dict[str, Any] = {"baselines": (), "refit": False, "calibrate": False, "learn_on": None, "test": {}}
-    changes |= {"test_share": 0.0, "slice_columns": ()}
-    if config.distill is None and "distill" in FinetuneConfig.model_fields:
-        changes["distill"] = DistillConfig(teacher=str(whole.directory))
-    return found.model_copy(update={"finetune": config.model_copy(update=changes)})
-
-
-def _inputs(plan: Recipe, whole: Predictor, runtime: Runtime) -> Inputs:
-    inputs = read_inputs(
-        plan,
-        runtime=runtime,
-        model=whole.directory,
-        random_weights=False,
-        labels_dir=whole.directory.parent.parent / "labels",
-        train=None,
-        validation=None,
-        test=None,
-        head=None,
-        splits=None,
-    )
-    if inputs.splits.labels != whole.labels and whole.task.outputs_are_classes:
-        raise UsageError(f"{whole.directory} knows other labels than the recipe's rows; name its own with --recipe")
-    return inputs
+    found = own_recipe(whole, recipe, overrides)
+    if found.finetune is not None and found.finetune.distill is None:
+        config = found.finetune.model_copy(update={"distill": DistillConfig(teacher=str(whole.directory))})
+        found = found.model_copy(update={"finetune": config})
+    return found
 
 
 def _some(inputs: Inputs) -> int:
@@ -182,7 +158,7 @@ def _keep(found: Pruned, whole: Predictor, max_drop: float) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(found.folder / "recovery" / "model", draft)
     told: Mapping[str, Any] = {key: record[key] for key in ("from", "metric", "lost_points", "before", "after")}
-    write_card(draft, read_card(draft) | {"compressed": told})
+    write_card(draft, read_card(draft) | {"compressed": told, MADE_FROM: str(whole.directory.resolve())})
     replace_directory(draft, model)
 
 

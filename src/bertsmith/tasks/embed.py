@@ -9,6 +9,7 @@ arXiv:1908.10084).
     plain sentences               in-batch   two dropouts of a text are nearer than other texts (SimCSE)
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from bertsmith.errors import DataError, UsageError
+from bertsmith.errors import CheckpointError, DataError, UsageError
 from bertsmith.model.heads import SentenceEncoder
 from bertsmith.model.pooling import Pooling, pooled
 from bertsmith.tasks.base import Columns, Labels, Task
@@ -275,6 +276,25 @@ class Embed(Task[EmbedRow, Embedding]):
                 f"{high:g}])",
                 path=where,
             )
+
+
+def card_of_sentence_transformer(directory: Path) -> dict[str, Any]:
+    """What bertsmith.json would say of a directory that sentence-transformers wrote; empty for any other, and for one
+    whose vectors are not a mean, a maximum or [CLS] of the states.
+    """
+    pooling, length = directory / "1_Pooling" / "config.json", directory / "sentence_bert_config.json"
+    if not ((directory / "modules.json").is_file() and pooling.is_file()):
+        return {}
+    try:
+        modes = json.loads(pooling.read_text(encoding="utf-8"))
+        longest = json.loads(length.read_text(encoding="utf-8")).get("max_seq_length") if length.is_file() else None
+        keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
+        found = [how for how, key in keys.items() if modes.get(key) or modes.get("pooling_mode") == how]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{directory} is not as sentence-transformers writes it: {error}") from error
+    if len(found) != 1:
+        return {}
+    return {"task": "embed", "options": {"pooling": found[0]}, "max_length": longest}
 
 
 def _numbers(rows: Sequence[EmbedRow]) -> list[float]:

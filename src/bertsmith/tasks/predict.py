@@ -20,6 +20,7 @@ from torch import nn
 from bertsmith.artifact import write_text
 from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.config import BertConfig
+from bertsmith.model.onnx_network import OnnxNetwork, is_onnx
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir
@@ -29,7 +30,7 @@ from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import evaluation_batches
 from bertsmith.tasks.choose import Choose
 from bertsmith.tasks.classify import Classify
-from bertsmith.tasks.embed import Embed
+from bertsmith.tasks.embed import Embed, card_of_sentence_transformer
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.generate import Generate
 from bertsmith.tasks.masked_word import MaskedWord
@@ -97,7 +98,7 @@ class Predictor:
         Raises `CheckpointError` for a directory that holds no trained classifier or tagger.
         """
         directory = resolve_model_dir(name)
-        card, config = read_card(directory), read_config(directory)
+        card, config = own_card(directory), read_config(directory)
         try:
             chosen = TASKS[_task_name(task, card, config, directory)].with_options(**card.get("options", {}))
             columns = Columns.of_card(card.get("columns", {}))
@@ -113,10 +114,8 @@ class Predictor:
         longest = min(config.max_position_embeddings, tokenizer.model_max_length)
         max_length = max_length or int(card.get("max_length") or longest)
         check_max_length(max_length, config, directory)
-        model = chosen.head.from_pretrained(directory)
-        check_trained(model, directory, "head", "fine-tune it first: bertsmith finetune RECIPE")
         runtime = runtime or detect(dtype="float32")
-        model.to(runtime.device)
+        model = _network(directory, chosen, runtime)
         pairs = card.get("pairs")
         labels = chosen.own_labels or config.labels
         return cls(directory, chosen, model, tokenizer, labels, max_length, runtime, pairs, columns, temperature)
@@ -282,6 +281,11 @@ def _together(mine: Floats | None, num_items: int, ranks: Ranks, runtime: Runtim
     return found
 
 
+def own_card(directory: Path) -> dict[str, Any]:
+    """What a model directory says of its task: bertsmith.json, or what sentence-transformers wrote in its place."""
+    return read_card(directory) or card_of_sentence_transformer(directory)
+
+
 def check_tokenizer(tokenizer: Tokenizer, config: BertConfig, directory: str | Path) -> None:
     """Raise `CheckpointError` naming the directory where the tokenizer has ids for which the model has no embedding."""
     try:
@@ -305,6 +309,14 @@ def check_max_length(max_length: int, config: BertConfig, directory: str | Path)
             f"max_length = {max_length}, but the model {directory} has {config.max_position_embeddings} positions; "
             f"set max_length to at most {config.max_position_embeddings}"
         )
+
+
+def _network(directory: Path, task: Task[Any, Any], runtime: Runtime) -> Pretrained:
+    if is_onnx(directory):
+        return OnnxNetwork.load(directory, threads=runtime.threads)
+    model = task.head.from_pretrained(directory)
+    check_trained(model, directory, "head", "fine-tune it first: bertsmith finetune RECIPE")
+    return model.to(runtime.device)
 
 
 def _task_name(task: str | None, card: Mapping[str, Any], config: BertConfig, directory: Path) -> str:

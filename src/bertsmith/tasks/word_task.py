@@ -6,7 +6,7 @@ item only its loss and its likeliest words are kept; whole they are only where t
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bertsmith.errors import DataError, UsageError
 from bertsmith.model.heads import at_least_float32
-from bertsmith.model.language import LanguageModel
+from bertsmith.model.language import LanguageModel, PreTrainingOutputs
 from bertsmith.tasks.base import Columns, Labels, Task
 from bertsmith.tasks.batches import TaskBatch
 from bertsmith.tasks.features import Features, Floats, Ints
@@ -105,8 +105,7 @@ class WordTask(Task[PlainRow, AnswerT]):
 
     def item_outputs(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """(items, vocab)"""
-        assert isinstance(model, LanguageModel), "the task's head"
-        return F.linear(_states(model, batch), model.decoder_weight, model.decoder_bias)
+        return torch.cat(list(_logits(model, batch)))
 
     def loss_sum(self, model: nn.Module, batch: TaskBatch, shape: Shape | None = None) -> Tensor:  # noqa: ARG002
         """No shape is left to change it: it is for labels."""
@@ -116,16 +115,14 @@ class WordTask(Task[PlainRow, AnswerT]):
 
     def item_results(self, model: nn.Module, batch: TaskBatch) -> Tensor:
         """(items, 1 + 2 top) -log p of the target (0 without targets); log p of the likeliest words; their ids."""
-        assert isinstance(model, LanguageModel), "the task's head"
-        states, weight = _states(model, batch), model.decoder_weight
-        size = max(1, BLOCK_LOGITS // len(weight))
-        targets = torch.zeros(len(states), dtype=torch.int64, device=states.device)
-        targets = targets if batch.targets is None else batch.targets
-        parts = []
-        for block, truth in zip(torch.split(states, size), torch.split(targets, size), strict=True):
-            logits = at_least_float32(F.linear(block, weight, model.decoder_bias))  # (block, vocab)
+        targets = torch.zeros_like(batch.items) if batch.targets is None else batch.targets
+        parts, done = [], 0
+        for block in _logits(model, batch):
+            logits = at_least_float32(block)
+            truth = targets[done : done + len(logits)]
+            done += len(logits)
             total = logits.logsumexp(-1, keepdim=True)
-            best = logits.topk(min(self.top, len(weight)))
+            best = logits.topk(min(self.top, logits.shape[1]))
             loss = total - logits.gather(1, truth[:, None])
             loss = loss if batch.targets is not None else torch.zeros_like(loss)
             parts.append(torch.cat([loss, best.values - total, best.indices.to(loss.dtype)], dim=1))
@@ -182,6 +179,18 @@ def _score(totals: npt.NDArray[np.float64], metric: str) -> npt.NDArray[np.float
         return np.asarray(totals[:, 2] / words)
     loss = totals[:, 0] / words
     return loss if metric == LOSS else np.exp(np.minimum(loss, _LARGEST_LOSS))
+
+
+def _logits(model: nn.Module, batch: TaskBatch) -> Iterator[Tensor]:
+    """(some items, vocab) each, in order; a network that is a graph gives those of all tokens at once."""
+    if not isinstance(model, LanguageModel):
+        found = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        whole: Tensor = found.prediction_logits if isinstance(found, PreTrainingOutputs) else found.logits
+        yield whole.flatten(0, 1)[batch.items]
+        return
+    weight = model.decoder_weight
+    for block in torch.split(_states(model, batch), max(1, BLOCK_LOGITS // len(weight))):
+        yield F.linear(block, weight, model.decoder_bias)
 
 
 def _states(model: LanguageModel, batch: TaskBatch) -> Tensor:
