@@ -4,23 +4,81 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bertsmith.commands.options import AsJson, ModelName, print_json
+from bertsmith.commands.options import AllowPickle, AsJson, ModelName, print_json
+
+if TYPE_CHECKING:
+    from bertsmith.export.source import Exported
 
 app = typer.Typer(help="Write a model as others read it, and check that it answers the same.", no_args_is_help=True)
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="What the model is for. Default: what it says itself.")]
+Texts = Annotated[
+    Path | None,
+    typer.Option("--texts", help="A file, as predict reads it, that both must answer alike. Default: validation rows."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over a folder that is there.")]
+
+
+@app.command("hf")
+def hf(
+    model: ModelName,
+    out: OutFolder,
+    task: TaskName = None,
+    texts: Texts = None,
+    replace: Replace = False,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """A Hugging Face directory of any head, which transformers loads: config, safetensors, tokenizer.
+
+    Example: bertsmith export hf runs/cola/finetune --out cola-hf
+    """
+    from bertsmith.export.directory import export_directory
+
+    found = export_directory(
+        model, out, task=task, texts=texts or (), replace=replace, allow_pickle=allow_pickle, layout="hf"
+    )
+    _tell(found, "model.safetensors", as_json)
+
+
+@app.command("sentence-transformers")
+def sentence_transformers(
+    model: ModelName,
+    out: OutFolder,
+    task: TaskName = None,
+    texts: Texts = None,
+    replace: Replace = False,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """A directory of an embedding model that SentenceTransformer loads.
+
+    Example: bertsmith export sentence-transformers runs/vectors/finetune --out vectors
+    """
+    from bertsmith.export.directory import export_directory
+
+    found = export_directory(
+        model,
+        out,
+        task=task,
+        texts=texts or (),
+        replace=replace,
+        allow_pickle=allow_pickle,
+        layout="sentence-transformers",
+    )
+    _tell(found, "model.safetensors", as_json)
 
 
 @app.command("onnx")
 def onnx(
     model: ModelName,
     out: OutFolder,
-    task: Annotated[str | None, typer.Option(help="What the model is for. Default: what it says itself.")] = None,
+    task: TaskName = None,
     portable: Annotated[
         bool, typer.Option("--portable", help="Standard operators alone, for runtimes other than ONNX Runtime.")
     ] = False,
@@ -35,9 +93,13 @@ def onnx(
     from bertsmith.export.onnx import export_onnx
 
     found = export_onnx(model, out, task=task, portable=portable, replace=replace)
+    _tell(found, "model.onnx", as_json, what=f"opset {OPSET}, ")
+
+
+def _tell(found: Exported, file: str, as_json: bool, *, what: str = "") -> None:
     if as_json:
         print_json(asdict(found))
         return
-    typer.echo(f"{found.directory / 'model.onnx'}: opset {OPSET}, {found.megabytes:.1f} MB")
+    typer.echo(f"{found.directory / file}: {what}{found.megabytes:.1f} MB")
     typer.echo(f"checked: {found.checked.in_words()}")
     typer.echo(f'next: bertsmith predict {found.directory} "..."')

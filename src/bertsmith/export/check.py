@@ -1,7 +1,7 @@
 """Whether what was written answers as what it was written from: on random tokens, and on the user's own rows."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from bertsmith.model.heads import BertForMultipleChoice, SentenceEncoder
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.runtime import detect
 from bertsmith.tasks.evaluate import score_outputs
+from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.own_rows import own_validation_rows
 from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.records import located, numbered_lines, read_text, suffix_of
 from bertsmith.tasks.word_task import WordTask
 
 TOLERANCE = 1e-4
@@ -33,6 +35,8 @@ class Checked:
     """Largest |theirs - ours| / max(1, |ours|) of any output at a real position."""
     rows: int = 0
     """Validation rows that both answered; 0 where there are none."""
+    texts: int = 0
+    """Texts that both answered, given for that."""
     metric: str = ""
     before: float | None = None
     after: float | None = None
@@ -50,6 +54,8 @@ class Checked:
 
     def in_words(self) -> str:
         said = f"largest difference {self.difference:.1e}"
+        if self.texts:
+            said += f", {self.texts:,} given texts among what both answered"
         if self.before is None or self.after is None:
             return said
         return f"{said}; {self.metric} {self.before:.4f} -> {self.after:.4f} on {self.rows:,} validation rows"
@@ -71,22 +77,48 @@ def check_networks(ours: Pretrained, theirs: nn.Module, *, seed: int = 0) -> Che
     return Checked(largest)
 
 
-def check_predictors(ours: Predictor, theirs: Predictor) -> Checked:
-    """Both networks on random tokens, and both models on the validation rows of the run, where they can be had."""
-    found = check_networks(ours.model, theirs.model)
+def check_predictors(ours: Predictor, theirs: Predictor, *, texts: str | Path | Iterable[Any] = ()) -> Checked:
+    """Both networks on random tokens, and both models on the validation rows of the run, where they can be had, and on
+    `texts`, a file or what `predict` takes.
+    """
+    found = _check_texts(ours, theirs, _rows(ours, texts), check_networks(ours.model, theirs.model))
     rows, metric = own_validation_rows(ours, detect(dtype="float32", threads=ours.runtime.threads))
     rows = rows[:MOST_ROWS]
     if not rows:
         return found
     (before, mine), (after, other) = (_scored(one, rows, metric) for one in (ours, theirs))
-    return Checked(max(found.difference, _difference(mine, other)), len(rows), metric, before, after)
+    difference = max(found.difference, _difference(mine, other))
+    return replace(found, difference=difference, rows=len(rows), metric=metric, before=before, after=after)
 
 
-def _scored(model: Predictor, rows: Sequence[Any], metric: str) -> tuple[float, Any]:
+def _check_texts(ours: Predictor, theirs: Predictor, rows: Sequence[Any], found: Checked) -> Checked:
+    if not rows:
+        return found
+    mine, other = (_outputs(one, one.encode(rows)) for one in (ours, theirs))
+    return replace(found, difference=max(found.difference, _difference(mine, other)), texts=len(rows))
+
+
+def _rows(model: Predictor, texts: str | Path | Iterable[Any]) -> list[Any]:
+    if not isinstance(texts, str | Path):
+        return [model.row(text, number) for number, text in enumerate(texts, 1)]
+    path = located(texts)
+    if suffix_of(path) == ".txt":
+        return [model.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
+    rows: list[Any] = model.task.read(path, replace(model.columns, label_names=None), require_labels=False)
+    return rows
+
+
+def _scored(model: Predictor, rows: Sequence[Any], metric: str) -> tuple[float, Floats]:
     features = model.encode(rows, labelled=True)
-    outputs = compute_outputs(model.model, features, model.task, pad_id=model.tokenizer.pad_id, runtime=model.runtime)
+    outputs = _outputs(model, features)
     answers = score_outputs(model.task, rows, features, outputs / model.temperature, model.labels)
-    return answers.scores[metric], outputs[:, :1] if isinstance(model.task, WordTask) else outputs
+    return answers.scores[metric], outputs
+
+
+def _outputs(model: Predictor, features: Features) -> Floats:
+    """Of all items; of tasks that predict words their probabilities alone, after which the words' numbers stand."""
+    outputs = compute_outputs(model.model, features, model.task, pad_id=model.tokenizer.pad_id, runtime=model.runtime)
+    return outputs[:, : (outputs.shape[1] + 1) // 2] if isinstance(model.task, WordTask) else outputs
 
 
 def _difference(ours: Any, theirs: Any) -> float:

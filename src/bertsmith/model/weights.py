@@ -237,6 +237,7 @@ def save(network: nn.Module, config: BertConfig, directory: Path, *, architectur
         "torch_dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
     }
     facts.pop("dtype", None)  # a newer name of torch_dtype, which may contradict it
+    facts.pop("_name_or_path", None)  # where the model once lay on somebody's machine
     save_tensors(tensors, facts, directory)
 
 

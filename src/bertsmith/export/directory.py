@@ -1,0 +1,108 @@
+"""`bertsmith export hf` and `export sentence-transformers`: a directory that others load by its name alone."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from bertsmith.artifact import write_json
+from bertsmith.errors import UsageError
+from bertsmith.export.check import Checked, check_networks, check_predictors
+from bertsmith.export.folder import written_folder
+from bertsmith.export.source import Exported, Source, open_source
+from bertsmith.model.weights import write_card
+from bertsmith.tasks.embed import Embed
+from bertsmith.tasks.own_rows import MADE_FROM
+from bertsmith.tasks.predict import Predictor
+from bertsmith.tokenizer.encode import Tokenizer
+
+Layout = Literal["hf", "sentence-transformers"]
+_OF_THIS_MACHINE = (MADE_FROM, "onnx")
+"""Keys of bertsmith.json that say nothing elsewhere."""
+_SIMILARITY: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+
+
+def export_directory(
+    model: str | Path,
+    directory: str | Path,
+    *,
+    layout: Layout = "hf",
+    task: str | None = None,
+    texts: str | Path | Iterable[Any] = (),
+    replace: bool = False,
+    allow_pickle: bool = False,
+) -> Exported:
+    """Write a model as `transformers`, or sentence-transformers, loads it, and compare what was written with it.
+
+    Args:
+        model: a run, a model directory or a hub name; any head that Hugging Face's `BertConfig` can tell of.
+        task: by default what the model says.
+        texts: a file, or what `predict` takes, that both must answer alike, besides the run's own validation rows.
+        replace: write over a directory that is there.
+        allow_pickle: read a `pytorch_model.bin`, weights only.
+
+    Raises `UsageError` with the reason for a model that the layout cannot hold, and `BertsmithError`, and leaves
+    nothing, where outputs differ by more than 1e-4.
+    """
+    source, target = open_source(model, task=task, allow_pickle=allow_pickle), Path(directory)
+    _require_plain(source)
+    is_embed = source.predictor is not None and isinstance(source.predictor.task, Embed)
+    if layout == "sentence-transformers" and not is_embed:
+        raise UsageError(
+            f"{source.directory} is no model of task embed, and sentence-transformers is for those alone; "
+            "use bertsmith export hf, or --task embed for the encoder's mean vectors"
+        )
+    card = {key: value for key, value in source.card.items() if key not in _OF_THIS_MACHINE}
+    if "columns" in card:  # label_names is a path, and the names themselves are in config.json
+        card["columns"] = {**card["columns"], "label_names": None}
+    with written_folder(target, replace=replace) as draft:
+        _write(source, draft)
+        if layout == "sentence-transformers":
+            _write_modules(source, draft)  # and no bertsmith.json: what is checked is what others read
+        else:
+            write_card(draft, card)
+        checked = _check(source, draft, texts, task=task)
+        checked.require(target)
+        write_card(draft, card | {"exported": {"layout": layout, "checked": checked.to_card()}})
+    return Exported(target, checked, (target / "model.safetensors").stat().st_size / 1e6)
+
+
+def _require_plain(source: Source) -> None:
+    """Raise `UsageError` where a Hugging Face config cannot say what the network is."""
+    config, onnx = source.network.config, "bertsmith export onnx can take it elsewhere"
+    if config.layer_heads is not None:
+        raise UsageError(
+            f"{source.directory}: its layers have {', '.join(map(str, config.layer_heads))} attention heads, and a "
+            f"Hugging Face config has one number for all; {onnx}"
+        )
+    if not config.has_plain_head:
+        own = f"a head of its own, {config.own_head}" if config.own_head else "a head with pooling or layers of its own"
+        raise UsageError(f"{source.directory} has {own}, which transformers has no class for; {onnx}")
+
+
+def _write(source: Source, draft: Path) -> None:
+    """Weights and tokenizer. Texts are cut by others where the model was taught to read no further."""
+    source.network.save_pretrained(draft)
+    Tokenizer(source.tokenizer.backend, model_max_length=_length(source)).save(draft)
+
+
+def _write_modules(source: Source, draft: Path) -> None:
+    assert source.predictor is not None, "an embed model"
+    width = source.network.config.hidden_size
+    files = source.predictor.task.other_files(width=width, max_length=_length(source))
+    for path, content in {**files, "config_sentence_transformers.json": _SIMILARITY}.items():
+        (draft / path).parent.mkdir(exist_ok=True)
+        write_json(draft / path, content)
+
+
+def _length(source: Source) -> int:
+    if source.predictor is not None:
+        return source.predictor.max_length
+    return min(source.tokenizer.model_max_length, source.network.config.max_position_embeddings)
+
+
+def _check(source: Source, draft: Path, texts: str | Path | Iterable[Any], *, task: str | None) -> Checked:
+    """What was written, read again, beside the model."""
+    if source.predictor is None:
+        return check_networks(source.network, type(source.network).from_pretrained(draft))
+    theirs = Predictor.load(draft, task=task, runtime=source.predictor.runtime)
+    return check_predictors(source.predictor, theirs, texts=texts)
