@@ -148,19 +148,29 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
-@functools.cache
 def cpu_has_bfloat16() -> bool:
     """True where the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    return cpu_has("avx512_bf16", "amx_bf16")
+
+
+def cpu_has_int8() -> bool:
+    """True where the CPU multiplies 8-bit integers in hardware (VNNI or AMX)."""
+    return cpu_has("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+@functools.cache
+def cpu_has(*instructions: str) -> bool:
+    """True where the CPU has any of these, by the names that Linux gives them."""
     import torch
 
     capabilities = torch.backends.cpu.get_capabilities() if hasattr(torch.backends.cpu, "get_capabilities") else {}
     if capabilities:
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile") or capabilities.get("amx_bf16"))
+        return any(capabilities.get(name) for name in instructions)
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return any(name in flags for name in instructions)
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from bertsmith.artifact import write_text
 from bertsmith.cli import app
 from bertsmith.compress.cut import Cut, choose_cut, pruned
 from bertsmith.compress.importance import Importance, measure_importance
-from bertsmith.compress.prune import Pruned, prune
+from bertsmith.compress.outcome import Outcome
+from bertsmith.compress.prune import prune
 from bertsmith.config import recipe_toml
 from bertsmith.errors import BertsmithError, CheckpointError, UsageError
 from bertsmith.model import BertConfig, BertForSequenceClassification
@@ -201,7 +202,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def made_smaller(whole: Path, folder: Path, *, epochs: int, **asked: Any) -> Pruned:
+def made_smaller(whole: Path, folder: Path, *, epochs: int, **asked: Any) -> Outcome:
     overrides = [f"finetune.epochs={epochs}"]
     return prune(whole, folder, **asked, overrides=overrides, console=quiet(), runtime=CPU)
 
@@ -220,7 +221,7 @@ def test_from_a_run_to_a_smaller_proven_model(whole: Path, tmp_path: Path) -> No
     result = evaluate(smaller, whole.parent / "validation.tsv")
     assert result.scores[found.metric] == found.after.score
     again = made_smaller(whole, tmp_path / "small", epochs=3, layers=1, neurons=0.5, max_drop=20)
-    assert (again.cut, again.after.score) == (found.cut, found.after.score)
+    assert (again.how, again.after.score) == (found.how, found.after.score)
 
 
 def test_a_model_that_lost_too_much_is_not_kept(whole: Path, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +13,7 @@ from bertsmith.commands.options import AsJson, ModelName, Overrides, console_for
 
 if TYPE_CHECKING:
     from bertsmith.compress.measure import Measured
+    from bertsmith.compress.outcome import Outcome
 
 app = typer.Typer(help="Make a fine-tuned model smaller, and prove what it is still worth.", no_args_is_help=True)
 
@@ -52,35 +54,78 @@ def prune(
         overrides=overrides or [],
         console=console_for(as_json),
     )
+    _tell(found, as_json)
+
+
+@app.command("quantize")
+def quantize(
+    model: ModelName,
+    out: Out,
+    to: Annotated[Literal["int8", "bf16"], typer.Option(help="Numbers of 8 bits, or bfloat16.")] = "int8",
+    engine: Annotated[
+        Literal["auto", "torch", "onnx"],
+        typer.Option(help="What computes int8: PyTorch, or ONNX Runtime. auto: PyTorch where it is fast here."),
+    ] = "auto",
+    static: Annotated[
+        bool, typer.Option("--static", help="Of onnx: ranges fixed by training rows, not taken from each batch.")
+    ] = False,
+    max_drop: MaxDrop = 1.0,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe that names the rows. Default: that of the run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fewer bits a weight. Layers that cost most are left as they are, until no more than --max-drop is lost.
+
+    Example: bertsmith compress quantize runs/cola/finetune --out runs/cola-int8
+    """
+    from bertsmith.compress.quantize import quantize as quantize_model
+
+    console = console_for(as_json)
+    _tell(
+        quantize_model(
+            model, out, to=to, engine=engine, static=static, max_drop=max_drop, recipe=recipe, console=console
+        ),
+        as_json,
+    )
+
+
+def _tell(found: Outcome, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found) | {"lost_points": found.lost_points})
         return
     for line in side_by_side(found.metric, found.before, found.after):
         typer.echo(line)
-    typer.echo(f"model: {out / 'model'}")
+    typer.echo(f"model: {found.folder / 'model'}")
 
 
 def side_by_side(metric: str, before: Measured, after: Measured) -> list[str]:
-    """The table of a model and a smaller one."""
-    both = (before, after)
-    rows = [
-        (metric, *(f"{one.score:.4f} ({one.low:.4f} to {one.high:.4f})" for one in both), ""),
-        ("size", *(f"{one.megabytes:.1f} MB" for one in both), before.megabytes / after.megabytes),
-        ("parameters", *(f"{one.parameters:,}" for one in both), before.parameters / after.parameters),
-        (
-            "FLOPs a token in layers",
-            *(f"{one.flops_per_token / 1e6:.2f} M" for one in both),
-            before.flops_per_token / after.flops_per_token,
-        ),
-        ("one row", *(f"{one.one_ms:.1f} ms" for one in both), before.one_ms / after.one_ms),
-        ("32 rows", *(f"{one.batch_ms:.1f} ms" for one in both), before.batch_ms / after.batch_ms),
-        (
+    """The table of a model and a smaller one; what is as before, or cannot be told, is left out."""
+    lines = [
+        f"{'':<24} {'before':<26} {'after':<26} times",
+        _line(metric, *_of_both(before, after, lambda one: f"{one.score:.4f} ({one.low:.4f} to {one.high:.4f})")),
+        _line("size", f"{before.megabytes:.1f} MB", f"{after.megabytes:.1f} MB", before.megabytes / after.megabytes),
+    ]
+    if after.parameters and before.parameters != after.parameters:
+        ratio = before.parameters / after.parameters
+        lines.append(_line("parameters", f"{before.parameters:,}", f"{after.parameters:,}", ratio))
+    if before.flops_per_token != after.flops_per_token:
+        shown = _of_both(before, after, lambda one: f"{one.flops_per_token / 1e6:.2f} M")
+        lines.append(_line("FLOPs a token in layers", *shown, before.flops_per_token / after.flops_per_token))
+    return [
+        *lines,
+        _line("one row", f"{before.one_ms:.1f} ms", f"{after.one_ms:.1f} ms", before.one_ms / after.one_ms),
+        _line("32 rows", f"{before.batch_ms:.1f} ms", f"{after.batch_ms:.1f} ms", before.batch_ms / after.batch_ms),
+        _line(
             "rows per second",
-            *(f"{one.rows_per_second:,.0f}" for one in both),
+            f"{before.rows_per_second:,.0f}",
+            f"{after.rows_per_second:,.0f}",
             after.rows_per_second / before.rows_per_second,
         ),
     ]
-    lines = [f"{'':<24} {'before':<26} {'after':<26} times"]
-    for name, first, second, ratio in rows:
-        lines.append(f"{name:<24} {first:<26} {second:<26} {f'{ratio:.2f}' if ratio else ''}".rstrip())
-    return lines
+
+
+def _of_both(before: Measured, after: Measured, shown: Callable[[Measured], str]) -> tuple[str, str]:
+    return shown(before), shown(after)
+
+
+def _line(name: str, before: str, after: str, times: float | None = None) -> str:
+    return f"{name:<24} {before:<26} {after:<26} {'' if times is None else f'{times:.2f}'}".rstrip()

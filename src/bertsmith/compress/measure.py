@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.model.flops import forward_flops
+from bertsmith.model.int8 import Int8Embedding, Int8Layer
+from bertsmith.model.pretrained import Pretrained
 from bertsmith.runtime import derive_seed
 from bertsmith.tasks.evaluate import score_outputs, score_table
 from bertsmith.tasks.predict import Predictor, compute_outputs
@@ -31,6 +33,7 @@ class Measured:
     megabytes: float
     """Of the file of weights."""
     parameters: int
+    """0 where it cannot be told: of graphs, and of layers of integers."""
     flops_per_token: float
     """Of the layers, at the mean length of these rows."""
     one_ms: float
@@ -71,6 +74,10 @@ def size_megabytes(directory: Path) -> float:
     return sum(path.stat().st_size for path in files) / 1e6
 
 
+def _parameters(model: Pretrained) -> int:
+    return 0 if any(isinstance(part, Int8Layer | Int8Embedding) for part in model.modules()) else model.num_parameters
+
+
 def _seconds(predictor: Predictor, rows: Sequence[Any]) -> float:
     started = time.perf_counter()
     for _ in predictor.stream(rows):
@@ -99,7 +106,7 @@ def _measured(
         high=score.high,
         rows=len(rows),
         megabytes=size_megabytes(predictor.directory),
-        parameters=model.num_parameters,
+        parameters=_parameters(model),
         flops_per_token=forward_flops(model.config, tokens=1.0, length=float(features.lengths.mean())),
         one_ms=1000 * statistics.median(times["one"]),
         batch_ms=1000 * statistics.median(times["batch"]),

@@ -7,50 +7,31 @@ FOLDER/
     compression.json    the cut, and both models side by side
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bertsmith.artifact import replace_directory, write_json
 from bertsmith.compress.cut import Cut, choose_cut, pruned
 from bertsmith.compress.importance import measure_importance
-from bertsmith.compress.measure import Measured, measure
+from bertsmith.compress.measure import measure
+from bertsmith.compress.outcome import Outcome
 from bertsmith.config import Recipe
 from bertsmith.config.distill import DistillConfig
-from bertsmith.errors import BertsmithError, UsageError
+from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card, write_card
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.batches import TrainingBatches
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.inputs import Inputs
-from bertsmith.tasks.own_rows import MADE_FROM, own_inputs, own_recipe
+from bertsmith.tasks.own_rows import own_inputs, own_recipe
 from bertsmith.tasks.predict import Predictor
 
 IMPORTANCE_ROWS = 512
 """Training rows by which importance is measured, at most."""
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A model and what became of it."""
-
-    folder: Path
-    metric: str
-    smaller_is_better: bool
-    cut: Cut
-    before: Measured
-    after: Measured
-
-    @property
-    def lost_points(self) -> float:
-        """Hundredths of the metric by which the smaller model is worse; below 0 where it is better."""
-        lost = self.before.score - self.after.score
-        return 100 * (-lost if self.smaller_is_better else lost)
 
 
 def prune(
@@ -65,7 +46,7 @@ def prune(
     overrides: Sequence[str] = (),
     console: Console | None = None,
     runtime: Runtime | None = None,
-) -> Pruned:
+) -> Outcome:
     """Cut a fine-tuned model by measured importance, let it learn again, and compare both on the validation rows.
 
     The recovery is a fine-tuning by the model's own recipe, with the whole model as its teacher. A call that was
@@ -94,9 +75,9 @@ def prune(
     finetune(plan, folder / "recovery", model=folder / "cut", splits=inputs.splits, console=console, runtime=runtime)
     smaller = Predictor.load(folder / "recovery", runtime=whole.runtime)
     before, after = measure([whole, smaller], inputs.splits.validation, inputs.metric, seed=inputs.seed)
-    is_reversed = inputs.metric in inputs.task.smaller_is_better
-    found = Pruned(folder, inputs.metric, is_reversed, cut, before, after)
-    _keep(found, whole, max_drop)
+    found = Outcome.of(folder, inputs, before, after, {"cut": asdict(cut)})
+    advice = "keep more, give it more --set finetune.epochs, or allow more"
+    found.keep(folder / "recovery" / "model", whole, max_drop, advice)
     return found
 
 
@@ -130,36 +111,6 @@ def _save_cut(directory: Path, whole: Predictor, cut: Cut) -> None:
     pruned(whole.model, cut).save_pretrained(directory)
     whole.tokenizer.save(directory)
     write_card(directory, read_card(whole.directory) | {"scores": {}})
-
-
-def _keep(found: Pruned, whole: Predictor, max_drop: float) -> None:
-    """Give the model its place where it is good enough; what was measured is written in any case."""
-    accepted = found.lost_points <= max_drop
-    record = {
-        "from": str(whole.directory),
-        "metric": found.metric,
-        "lost_points": found.lost_points,
-        "max_drop": max_drop,
-        "accepted": accepted,
-        "cut": asdict(found.cut),
-        "before": asdict(found.before),
-        "after": asdict(found.after),
-    }
-    write_json(found.folder / "compression.json", record)
-    model = found.folder / "model"
-    if not accepted:
-        shutil.rmtree(model, ignore_errors=True)
-        raise BertsmithError(
-            f"the smaller model lost {found.lost_points:.2f} points of {found.metric}, more than --max-drop "
-            f"{max_drop:g}, and is not kept (both are in {found.folder / 'compression.json'}); keep more, give it more "
-            "--set finetune.epochs, or allow more"
-        )
-    draft = found.folder / ".model.draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(found.folder / "recovery" / "model", draft)
-    told: Mapping[str, Any] = {key: record[key] for key in ("from", "metric", "lost_points", "before", "after")}
-    write_card(draft, read_card(draft) | {"compressed": told, MADE_FROM: str(whole.directory.resolve())})
-    replace_directory(draft, model)
 
 
 def _kept_in_words(whole: Predictor, cut: Cut) -> str:

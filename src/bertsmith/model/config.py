@@ -21,6 +21,8 @@ MOST_LABELS = 1_000_000
 POOLINGS = ("cls", "mean", "max", "first-last")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
+INT8 = "bertsmith-int8"
+"""`quant_method` of our own 8-bit layers (`int8_files`), by which others know that they cannot read them."""
 REFUSED_UNLESS: dict[str, tuple[Any, ...]] = {
     "model_type": ("bert",),
     "position_embedding_type": ("absolute", None),
@@ -167,7 +169,7 @@ class BertConfig:
         this network does not know.
         """
         for key, allowed in REFUSED_UNLESS.items():
-            if key in raw and raw[key] not in allowed:
+            if key in raw and raw[key] not in allowed and not _is_own_quantization(key, raw[key]):
                 raise CheckpointError(f"{where}: {key} = {raw[key]!r} is not supported; only {allowed[0]!r} is")
         if raw.get("embedding_size") not in (None, raw.get("hidden_size", cls.hidden_size)):
             raise CheckpointError(
@@ -227,6 +229,10 @@ class BertConfig:
 
     def _refuse(self, name: str, allowed: str) -> None:
         raise CheckpointError(f"{name} = {getattr(self, name)!r} is not possible; it must be {allowed}")
+
+
+def _is_own_quantization(key: str, value: object) -> bool:
+    return key == "quantization_config" and isinstance(value, Mapping) and value.get("quant_method") == INT8
 
 
 _MAY_BE_NONE = ("pad_token_id", "classifier_dropout", "problem_type", "own_head")

@@ -20,11 +20,12 @@ from torch import nn
 from bertsmith.artifact import write_text
 from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.model.config import BertConfig
+from bertsmith.model.int8_files import is_int8, load_int8
 from bertsmith.model.onnx_network import OnnxNetwork, is_onnx
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.vocabulary import check_tokenizer_fits
 from bertsmith.model.weights import read_card, read_config, resolve_model_dir
-from bertsmith.runtime import Runtime, detect
+from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect
 from bertsmith.tasks.answer import Answer
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.batches import evaluation_batches
@@ -52,6 +53,8 @@ TASKS: dict[str, Task[Any, Any]] = {
 }
 _TASK_OF_HEAD = {(task.head.__name__, task.problem_type): name for name, task in TASKS.items()}
 
+PRECISION = "precision"
+"""Key of bertsmith.json: "bfloat16" for a model that is computed so where the CPU can."""
 ROWS_AT_ONCE = 4096
 """Texts tokenised and sorted by length together: memory stays bounded however many there are."""
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
@@ -115,7 +118,11 @@ class Predictor:
         max_length = max_length or int(card.get("max_length") or longest)
         check_max_length(max_length, config, directory)
         runtime = runtime or detect(dtype="float32")
+        if is_onnx(directory) or is_int8(config):
+            runtime = replace(runtime, device=torch.device("cpu"), dtype=torch.float32)
         model = _network(directory, chosen, runtime)
+        if card.get(PRECISION) == "bfloat16" and runtime.device.type == "cpu" and cpu_has_bfloat16():
+            model, runtime = model.bfloat16(), replace(runtime, dtype=torch.bfloat16)
         pairs = card.get("pairs")
         labels = chosen.own_labels or config.labels
         return cls(directory, chosen, model, tokenizer, labels, max_length, runtime, pairs, columns, temperature)
@@ -314,6 +321,8 @@ def check_max_length(max_length: int, config: BertConfig, directory: str | Path)
 def _network(directory: Path, task: Task[Any, Any], runtime: Runtime) -> Pretrained:
     if is_onnx(directory):
         return OnnxNetwork.load(directory, threads=runtime.threads)
+    if is_int8(read_config(directory)):
+        return load_int8(directory, task.head)
     model = task.head.from_pretrained(directory)
     check_trained(model, directory, "head", "fine-tune it first: bertsmith finetune RECIPE")
     return model.to(runtime.device)
