@@ -21,6 +21,10 @@ Texts = Annotated[
     Path | None,
     typer.Option("--texts", help="A file, as predict reads it, that both must answer alike. Default: validation rows."),
 ]
+Languages = Annotated[
+    list[str] | None, typer.Option("--language", help="Code of a language for the model card, such as en; repeatable.")
+]
+Licence = Annotated[str | None, typer.Option("--license", help="The hub's name of a licence, such as apache-2.0.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over a folder that is there.")]
 
 
@@ -30,6 +34,8 @@ def hf(
     out: OutFolder,
     task: TaskName = None,
     texts: Texts = None,
+    languages: Languages = None,
+    licence: Licence = None,
     replace: Replace = False,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
@@ -41,7 +47,14 @@ def hf(
     from bertsmith.export.directory import export_directory
 
     found = export_directory(
-        model, out, task=task, texts=texts or (), replace=replace, allow_pickle=allow_pickle, layout="hf"
+        model,
+        out,
+        task=task,
+        texts=texts or (),
+        replace=replace,
+        allow_pickle=allow_pickle,
+        languages=languages or (),
+        licence=licence,
     )
     _tell(found, "model.safetensors", as_json)
 
@@ -52,6 +65,8 @@ def sentence_transformers(
     out: OutFolder,
     task: TaskName = None,
     texts: Texts = None,
+    languages: Languages = None,
+    licence: Licence = None,
     replace: Replace = False,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
@@ -69,6 +84,8 @@ def sentence_transformers(
         texts=texts or (),
         replace=replace,
         allow_pickle=allow_pickle,
+        languages=languages or (),
+        licence=licence,
         layout="sentence-transformers",
     )
     _tell(found, "model.safetensors", as_json)
@@ -94,6 +111,28 @@ def onnx(
 
     found = export_onnx(model, out, task=task, portable=portable, replace=replace)
     _tell(found, "model.onnx", as_json, what=f"opset {OPSET}, ")
+
+
+def card(
+    model: ModelName,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the model is called. Default: the run's name.")] = None,
+    languages: Languages = None,
+    licence: Licence = None,
+) -> None:
+    """The model card of a run: scores with intervals, data with digests, recipe, machine, limits; only what files say.
+
+    Example: bertsmith card runs/cola/finetune --language en --license apache-2.0 --out README.md
+    """
+    from bertsmith.artifact import output_to, write_text
+    from bertsmith.export.card import model_card
+
+    if out is None:
+        typer.echo(model_card(model, name=name, languages=languages or (), licence=licence), nl=False)
+        return
+    with output_to(out):
+        write_text(out, model_card(model, name=name, languages=languages or (), licence=licence))
+    typer.echo(f"wrote {out}")
 
 
 def _tell(found: Exported, file: str, as_json: bool, *, what: str = "") -> None:

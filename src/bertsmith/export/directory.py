@@ -1,12 +1,14 @@
 """`bertsmith export hf` and `export sentence-transformers`: a directory that others load by its name alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bertsmith.artifact import write_json
+from bertsmith.artifact import write_json, write_text
 from bertsmith.errors import UsageError
+from bertsmith.export.card import README, card_of
 from bertsmith.export.check import Checked, check_networks, check_predictors
+from bertsmith.export.facts import read_facts
 from bertsmith.export.folder import written_folder
 from bertsmith.export.source import Exported, Source, open_source
 from bertsmith.model.weights import write_card
@@ -30,6 +32,8 @@ def export_directory(
     texts: str | Path | Iterable[Any] = (),
     replace: bool = False,
     allow_pickle: bool = False,
+    languages: Sequence[str] = (),
+    licence: str | None = None,
 ) -> Exported:
     """Write a model as `transformers`, or sentence-transformers, loads it, and compare what was written with it.
 
@@ -39,6 +43,7 @@ def export_directory(
         texts: a file, or what `predict` takes, that both must answer alike, besides the run's own validation rows.
         replace: write over a directory that is there.
         allow_pickle: read a `pytorch_model.bin`, weights only.
+        languages, licence: what the model card says of them (`card.model_card`).
 
     Raises `UsageError` with the reason for a model that the layout cannot hold, and `BertsmithError`, and leaves
     nothing, where outputs differ by more than 1e-4.
@@ -62,6 +67,10 @@ def export_directory(
             write_card(draft, card)
         checked = _check(source, draft, texts, task=task)
         checked.require(target)
+        write_text(
+            draft / README,
+            card_of(read_facts(source.directory), layout=layout, languages=languages, licence=licence),
+        )
         write_card(draft, card | {"exported": {"layout": layout, "checked": checked.to_card()}})
     return Exported(target, checked, (target / "model.safetensors").stat().st_size / 1e6)
 
