@@ -135,6 +135,36 @@ def card(
     typer.echo(f"wrote {out}")
 
 
+def push(
+    model: ModelName,
+    name: Annotated[str, typer.Argument(help="OWNER/NAME on the hub, or NAME alone for your own.")],
+    private: Annotated[bool, typer.Option("--private", help="A repository that only you see.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Export and check, tell what would go, send nothing.")
+    ] = False,
+    languages: Languages = None,
+    licence: Licence = None,
+    as_json: AsJson = False,
+) -> None:
+    """A model to the Hugging Face hub, exported and checked, with its card. Log in first: hf auth login, or HF_TOKEN.
+
+    Example: bertsmith push runs/cola/finetune ada/cola-tiny --private
+    """
+    from bertsmith.export import hub
+
+    found = hub.push(model, name, private=private, dry_run=dry_run, languages=languages or (), licence=licence)
+    if as_json:
+        print_json(hub.as_json(found))
+        return
+    for file, size in found.files.items():
+        typer.echo(f"{size:>14,} bytes  {file}")
+    if found.commit is None:
+        typer.echo(f"{found.megabytes:.1f} MB would go to {found.address}; nothing was sent")
+        return
+    typer.echo(f"{found.megabytes:.1f} MB sent to {found.address}, commit {found.commit[:12]}")
+    typer.echo(f'next: bertsmith predict {found.name} "..."')
+
+
 def _tell(found: Exported, file: str, as_json: bool, *, what: str = "") -> None:
     if as_json:
         print_json(asdict(found))

@@ -18,6 +18,8 @@ from bertsmith.tasks.predict import Predictor
 from bertsmith.tokenizer.encode import Tokenizer
 
 Layout = Literal["hf", "sentence-transformers"]
+EXPORTED = "exported"
+"""Key of bertsmith.json: how the directory was written and checked."""
 _OF_THIS_MACHINE = (MADE_FROM, "onnx")
 """Keys of bertsmith.json that say nothing elsewhere."""
 _SIMILARITY: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
@@ -32,6 +34,7 @@ def export_directory(
     texts: str | Path | Iterable[Any] = (),
     replace: bool = False,
     allow_pickle: bool = False,
+    title: str | None = None,
     languages: Sequence[str] = (),
     licence: str | None = None,
 ) -> Exported:
@@ -43,7 +46,7 @@ def export_directory(
         texts: a file, or what `predict` takes, that both must answer alike, besides the run's own validation rows.
         replace: write over a directory that is there.
         allow_pickle: read a `pytorch_model.bin`, weights only.
-        languages, licence: what the model card says of them (`card.model_card`).
+        title, languages, licence: what the model card says of them (`card.model_card`).
 
     Raises `UsageError` with the reason for a model that the layout cannot hold, and `BertsmithError`, and leaves
     nothing, where outputs differ by more than 1e-4.
@@ -69,9 +72,9 @@ def export_directory(
         checked.require(target)
         write_text(
             draft / README,
-            card_of(read_facts(source.directory), layout=layout, languages=languages, licence=licence),
+            card_of(read_facts(source.directory), name=title, layout=layout, languages=languages, licence=licence),
         )
-        write_card(draft, card | {"exported": {"layout": layout, "checked": checked.to_card()}})
+        write_card(draft, card | {EXPORTED: {"layout": layout, "checked": checked.to_card()}})
     return Exported(target, checked, (target / "model.safetensors").stat().st_size / 1e6)
 
 
