@@ -17,6 +17,7 @@ import typer
 
 from bertsmith.commands import (
     board,
+    bring_in,
     compare,
     compress,
     corpus,
@@ -69,6 +70,7 @@ app.add_typer(compress.app, name="compress")
 app.command("card")(export.card)
 app.command("push")(export.push)
 app.add_typer(export.app, name="export")
+app.add_typer(bring_in.app, name="import")
 app.add_typer(data.app, name="data")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(tokenizer.app, name="tokenizer")

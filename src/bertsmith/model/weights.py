@@ -197,7 +197,7 @@ def _package_folder(name: str) -> Path:
 def read_config(directory: Path) -> BertConfig:
     """The `config.json` of a model directory."""
     path = directory / "config.json"
-    return BertConfig.from_dict(_read_json(path), where=str(path))
+    return BertConfig.from_dict(read_json(path), where=str(path))
 
 
 def read_weights(directory: Path, *, allow_pickle: bool = False) -> Checkpoint:
@@ -261,7 +261,7 @@ def save_tensors(tensors: dict[str, Tensor], facts: Mapping[str, Any], directory
 def read_card(directory: Path) -> dict[str, Any]:
     """`bertsmith.json` of a model directory: task, labels, scores, max_length ...; empty where there is none."""
     path = directory / CARD
-    return _read_json(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def write_card(directory: Path, card: Mapping[str, Any]) -> None:
@@ -299,7 +299,7 @@ def _weight_files(directory: Path, *, allow_pickle: bool) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    table = _read_json(index).get("weight_map")
+    table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{index}: no weight_map of weight name -> file")
     files = sorted({str(name) for name in table.values()})
@@ -349,7 +349,8 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model directory; `CheckpointError` where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -73,9 +73,7 @@ class Tokenizer:
                     f"{folder / 'tokenizer.json'} holds a {type(backend.model).__name__} model; BERT needs WordPiece"
                 )
         elif (folder / "vocab.txt").is_file():
-            backend = make_backend(
-                _read_vocabulary(folder / "vocab.txt"), lowercase=settings.get("do_lower_case", True)
-            )
+            backend = make_backend(read_vocabulary(folder / "vocab.txt"), lowercase=settings.get("do_lower_case", True))
         else:
             raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.txt; give a tokenizer's directory")
         max_length = settings.get("model_max_length")
@@ -275,7 +273,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Token -> id of a vocab.txt. Raises `CheckpointError` where it is not UTF-8, or has a token twice."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
