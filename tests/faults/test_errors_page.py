@@ -223,6 +223,18 @@ SECTIONS: dict[str, list[Case]] = {
         case("a board at an address that is another machine's", "board", ".", "--host", "203.0.113.7", code=2),
         case("examples of what is no run", "examples", "show", "runs/nothing"),
     ],
+    "Taking models elsewhere": [
+        case("a head that transformers does not know", "export", "hf", "pooled", "--out", "out", code=2),
+        case("unequal heads", "export", "hf", "uneven", "--out", "out", code=2),
+        case("a folder that holds something", "export", "hf", "tickets", "--out", "base", code=2),
+        case("vectors of a model for labels", "export", "sentence-transformers", "tickets", "--out", "out", code=2),
+        case("a card of what is no model", "card", "empty"),
+        case("a name that no hub takes", "push", "tickets", "ada/my tickets", code=2),
+        case("a TensorFlow checkpoint that is not there", "import", "tf1", "empty", "--out", "out"),
+        case("a TensorFlow checkpoint that is cut off", "import", "tf1", "torn", "--out", "out"),
+        case("a pickle that was not allowed", "import", "bin", "pickled", "--out", "out"),
+        case("a pickle that is none", "import", "bin", "base", "--allow-pickle", "--out", "out", code=2),
+    ],
     "Vocabularies": [
         case("a report without a text", "tokenizer", "report", "base", code=2),
         case("a text without words", "tokenizer", "report", "base", "--text", "odd.txt", odd_txt=" \n"),
@@ -266,6 +278,13 @@ def make_world(folder: Path) -> None:
     (folder / "pickled" / "model.safetensors").unlink()
     torch.save({}, folder / "pickled" / "pytorch_model.bin")
     (folder / "empty").mkdir()
+    (folder / "torn").mkdir()
+    (folder / "torn" / "bert_config.json").write_text("{}")
+    (folder / "torn" / "bert_model.ckpt.index").write_bytes(b"half a file")
+    for name, changes in {"pooled": {"head_pooling": "mean"}, "uneven": {"layer_heads": (2, 1)}}.items():
+        shutil.copytree(folder / "tickets", folder / name)
+        config = tiny_config(tokenizer.vocab_size, **changes).with_labels(("bad", "good"))
+        BertForSequenceClassification(config).save_pretrained(folder / name)
 
     (folder / "tickets.csv").write_text(ROWS, encoding="utf-8")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bertsmith.commands.options import AllowPickle, AsJson, ModelName, print_json
+from bertsmith.commands.options import AsJson, ModelName, print_json
 
 if TYPE_CHECKING:
     from bertsmith.export.source import Exported
@@ -37,7 +37,6 @@ def hf(
     languages: Languages = None,
     licence: Licence = None,
     replace: Replace = False,
-    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """A Hugging Face directory of any head, which transformers loads: config, safetensors, tokenizer.
@@ -52,7 +51,6 @@ def hf(
         task=task,
         texts=texts or (),
         replace=replace,
-        allow_pickle=allow_pickle,
         languages=languages or (),
         licence=licence,
     )
@@ -68,7 +66,6 @@ def sentence_transformers(
     languages: Languages = None,
     licence: Licence = None,
     replace: Replace = False,
-    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """A directory of an embedding model that SentenceTransformer loads.
@@ -83,7 +80,6 @@ def sentence_transformers(
         task=task,
         texts=texts or (),
         replace=replace,
-        allow_pickle=allow_pickle,
         languages=languages or (),
         licence=licence,
         layout="sentence-transformers",

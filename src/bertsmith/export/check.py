@@ -17,8 +17,7 @@ from bertsmith.runtime import detect
 from bertsmith.tasks.evaluate import score_outputs
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.own_rows import own_validation_rows
-from bertsmith.tasks.predict import Predictor, compute_outputs
-from bertsmith.tasks.records import located, numbered_lines, read_text, suffix_of
+from bertsmith.tasks.predict import Predictor, compute_outputs, rows_to_answer
 from bertsmith.tasks.word_task import WordTask
 
 TOLERANCE = 1e-4
@@ -81,7 +80,7 @@ def check_predictors(ours: Predictor, theirs: Predictor, *, texts: str | Path | 
     """Both networks on random tokens, and both models on the validation rows of the run, where they can be had, and on
     `texts`, a file or what `predict` takes.
     """
-    found = _check_texts(ours, theirs, _rows(ours, texts), check_networks(ours.model, theirs.model))
+    found = _check_texts(ours, theirs, list(rows_to_answer(ours, texts)), check_networks(ours.model, theirs.model))
     rows, metric = own_validation_rows(ours, detect(dtype="float32", threads=ours.runtime.threads))
     rows = rows[:MOST_ROWS]
     if not rows:
@@ -96,16 +95,6 @@ def _check_texts(ours: Predictor, theirs: Predictor, rows: Sequence[Any], found:
         return found
     mine, other = (_outputs(one, one.encode(rows)) for one in (ours, theirs))
     return replace(found, difference=max(found.difference, _difference(mine, other)), texts=len(rows))
-
-
-def _rows(model: Predictor, texts: str | Path | Iterable[Any]) -> list[Any]:
-    if not isinstance(texts, str | Path):
-        return [model.row(text, number) for number, text in enumerate(texts, 1)]
-    path = located(texts)
-    if suffix_of(path) == ".txt":
-        return [model.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
-    rows: list[Any] = model.task.read(path, replace(model.columns, label_names=None), require_labels=False)
-    return rows
 
 
 def _scored(model: Predictor, rows: Sequence[Any], metric: str) -> tuple[float, Floats]:

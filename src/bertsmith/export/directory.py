@@ -33,7 +33,6 @@ def export_directory(
     task: str | None = None,
     texts: str | Path | Iterable[Any] = (),
     replace: bool = False,
-    allow_pickle: bool = False,
     title: str | None = None,
     languages: Sequence[str] = (),
     licence: str | None = None,
@@ -45,13 +44,12 @@ def export_directory(
         task: by default what the model says.
         texts: a file, or what `predict` takes, that both must answer alike, besides the run's own validation rows.
         replace: write over a directory that is there.
-        allow_pickle: read a `pytorch_model.bin`, weights only.
         title, languages, licence: what the model card says of them (`card.model_card`).
 
     Raises `UsageError` with the reason for a model that the layout cannot hold, and `BertsmithError`, and leaves
     nothing, where outputs differ by more than 1e-4.
     """
-    source, target = open_source(model, task=task, allow_pickle=allow_pickle), Path(directory)
+    source, target = open_source(model, task=task), Path(directory)
     _require_plain(source)
     is_embed = source.predictor is not None and isinstance(source.predictor.task, Embed)
     if layout == "sentence-transformers" and not is_embed:

@@ -42,12 +42,12 @@ class Source:
     """None where it is pre-trained and no more."""
 
 
-def open_source(model: str | Path, *, task: str | None = None, allow_pickle: bool = False) -> Source:
+def open_source(model: str | Path, *, task: str | None = None) -> Source:
     """The model of a run, a directory or a hub name; `task`: by default what the model says.
 
     Raises `CheckpointError` where it is not whole, and `UsageError` where it is an export itself.
     """
-    directory = resolve_model_dir(model, allow_pickle=allow_pickle)
+    directory = resolve_model_dir(model)
     if is_onnx(directory):
         raise UsageError(f"{directory} is an ONNX graph already; give the model that it came from")
     card = own_card(directory)

@@ -291,8 +291,8 @@ def _weight_files(directory: Path, *, allow_pickle: bool) -> list[Path]:
             continue
         if name.endswith(".bin") and not allow_pickle:
             raise CheckpointError(
-                f"{directory} holds its weights only as a pickle ({name}), which can carry code; use a safetensors "
-                "checkpoint, or --allow-pickle (allow_pickle=True in Python) if you trust its source"
+                f"{directory} holds its weights only as a pickle ({name}), which can carry code; if you trust "
+                "its source: --allow-pickle (allow_pickle=True in Python); bertsmith import bin makes safetensors of it"
             )
         return [whole] if whole.is_file() else _shards(index)
     raise CheckpointError(f"{directory} holds no weights; expected model.safetensors")

@@ -201,19 +201,24 @@ def predict(
     on_rows: called now and then with the rows answered and, where they are known, all there are, else 0.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, runtime=runtime)
-    rows: Iterable[Any]
-    if isinstance(source, str | Path):
-        path = located(source)
-        if columns is None and suffix_of(path) == ".txt":
-            rows = [predictor.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
-        else:
-            columns = columns or replace(predictor.columns, label_names=None)  # labels are not needed
-            rows = predictor.task.read(path, columns, require_labels=False)
-    else:
-        rows = (predictor.row(text, number) for number, text in enumerate(source, 1))
+    rows = rows_to_answer(predictor, source, columns)
     total = len(rows) if isinstance(rows, list) else 0
     on_some = None if on_rows is None else partial(_tell, on_rows, total)
     yield from records_of(predictor, predictor.stream(rows, on_rows=on_some))
+
+
+def rows_to_answer(
+    predictor: Predictor, source: str | Path | Iterable[Any], columns: Columns | None = None
+) -> Iterable[Any]:
+    """Rows of a file, as `predict` reads it, or of texts."""
+    if not isinstance(source, str | Path):
+        return (predictor.row(text, number) for number, text in enumerate(source, 1))
+    path = located(source)
+    if columns is None and suffix_of(path) == ".txt":
+        return [predictor.row(text, line) for line, text in numbered_lines(read_text(path)) if text.strip()]
+    columns = columns or replace(predictor.columns, label_names=None)  # labels are not needed
+    rows: list[Any] = predictor.task.read(path, columns, require_labels=False)
+    return rows
 
 
 def records_of(
