@@ -16,6 +16,7 @@ from typing import NoReturn
 import typer
 
 from bertsmith.commands import (
+    ask,
     board,
     bring_in,
     compare,
@@ -67,6 +68,8 @@ app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)
 app.add_typer(compress.app, name="compress")
+app.command("index")(ask.index)
+app.command("ask")(ask.ask)
 app.command("card")(export.card)
 app.command("push")(export.push)
 app.add_typer(export.app, name="export")
