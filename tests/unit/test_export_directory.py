@@ -12,9 +12,9 @@ from bertsmith.cli import app
 from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.export import directory as export_module
 from bertsmith.export.directory import export_directory
-from bertsmith.model.config import BertConfig
+from bertsmith.model.config import INT8, BertConfig
 from bertsmith.model.heads import BertForSequenceClassification
-from bertsmith.model.weights import read_card, write_card
+from bertsmith.model.weights import read_card, read_tensors, write_card
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.own_rows import MADE_FROM
 from bertsmith.tasks.predict import Predictor
@@ -52,7 +52,8 @@ def test_it_says_nothing_of_the_machine(run: Path, tmp_path: Path) -> None:
     for file in (run / "model").iterdir():
         (base / file.name).write_bytes(file.read_bytes())
     here = str(tmp_path / "names.txt")
-    write_card(base, card | {MADE_FROM: str(run), "columns": card["columns"] | {"label_names": here}})
+    paths = {MADE_FROM: str(run), "columns": card["columns"] | {"label_names": here}}
+    write_card(base, card | paths | {"compressed": {"metric": "accuracy", "from": str(run)}})
     (base / "config.json").write_text(json.dumps(config | {"_name_or_path": str(run)}))
     export_directory(base, tmp_path / "out")
     for file in (tmp_path / "out").iterdir():
@@ -117,6 +118,25 @@ def test_what_transformers_cannot_hold_is_refused(tmp_path: Path, changes: dict[
     with pytest.raises(UsageError, match=reason):
         export_directory(base, tmp_path / "out", task="classify")
     assert not (tmp_path / "out").exists()
+
+
+def test_bfloat16_stays_so_and_is_compared_in_float32(tmp_path: Path) -> None:
+    base = saved(tmp_path / "base")
+    half = BertForSequenceClassification.from_pretrained(base).bfloat16()
+    half.save_pretrained(base)
+    write_card(base, {"task": "classify", "precision": "bfloat16"})
+    for task, layout in ((None, "hf"), ("embed", "sentence-transformers")):
+        found = export_directory(base, tmp_path / layout, task=task, layout=layout, texts=TEXTS)  # type: ignore[arg-type]
+        assert found.checked.difference < 1e-6
+        assert {str(tensor.dtype) for tensor in read_tensors(tmp_path / layout).values()} == {"torch.bfloat16"}
+
+
+def test_eight_bits_are_refused(tmp_path: Path) -> None:
+    base = saved(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": INT8}}))
+    with pytest.raises(UsageError, match="has layers of 8 bits, which only bertsmith reads; give the model"):
+        export_directory(base, tmp_path / "out", task="classify")
 
 
 def test_sentence_transformers_are_models_of_vectors(run: Path, tmp_path: Path) -> None:

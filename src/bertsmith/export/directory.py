@@ -1,6 +1,6 @@
 """`bertsmith export hf` and `export sentence-transformers`: a directory that others load by its name alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +10,11 @@ from bertsmith.export.card import README, card_of
 from bertsmith.export.check import Checked, check_networks, check_predictors
 from bertsmith.export.facts import read_facts
 from bertsmith.export.folder import written_folder
-from bertsmith.export.source import Exported, Source, open_source
+from bertsmith.export.source import Exported, Source, in_float32, open_source
 from bertsmith.model.weights import write_card
 from bertsmith.tasks.embed import Embed
 from bertsmith.tasks.own_rows import MADE_FROM
-from bertsmith.tasks.predict import Predictor
+from bertsmith.tasks.predict import PRECISION, Predictor
 from bertsmith.tokenizer.encode import Tokenizer
 
 Layout = Literal["hf", "sentence-transformers"]
@@ -57,9 +57,7 @@ def export_directory(
             f"{source.directory} is no model of task embed, and sentence-transformers is for those alone; "
             "use bertsmith export hf, or --task embed for the encoder's mean vectors"
         )
-    card = {key: value for key, value in source.card.items() if key not in _OF_THIS_MACHINE}
-    if "columns" in card:  # label_names is a path, and the names themselves are in config.json
-        card["columns"] = {**card["columns"], "label_names": None}
+    card = _without_this_machine(source.card)
     with written_folder(target, replace=replace) as draft:
         _write(source, draft)
         if layout == "sentence-transformers":
@@ -74,6 +72,16 @@ def export_directory(
         )
         write_card(draft, card | {EXPORTED: {"layout": layout, "checked": checked.to_card()}})
     return Exported(target, checked, (target / "model.safetensors").stat().st_size / 1e6)
+
+
+def _without_this_machine(card: Mapping[str, Any]) -> dict[str, Any]:
+    """bertsmith.json without the names of folders here."""
+    kept = {key: value for key, value in card.items() if key not in _OF_THIS_MACHINE}
+    if "columns" in kept:  # the names of labels themselves are in config.json
+        kept["columns"] = {**kept["columns"], "label_names": None}
+    if "compressed" in kept:
+        kept["compressed"] = {key: value for key, value in kept["compressed"].items() if key != "from"}
+    return kept
 
 
 def _require_plain(source: Source) -> None:
@@ -91,7 +99,11 @@ def _require_plain(source: Source) -> None:
 
 def _write(source: Source, draft: Path) -> None:
     """Weights and tokenizer. Texts are cut by others where the model was taught to read no further."""
-    source.network.save_pretrained(draft)
+    if source.card.get(PRECISION) == "bfloat16":  # half the bytes, and no weight changes on the way there and back
+        source.network.bfloat16().save_pretrained(draft)
+        source.network.float()
+    else:
+        source.network.save_pretrained(draft)
     Tokenizer(source.tokenizer.backend, model_max_length=_length(source)).save(draft)
 
 
@@ -114,5 +126,5 @@ def _check(source: Source, draft: Path, texts: str | Path | Iterable[Any], *, ta
     """What was written, read again, beside the model."""
     if source.predictor is None:
         return check_networks(source.network, type(source.network).from_pretrained(draft))
-    theirs = Predictor.load(draft, task=task, runtime=source.predictor.runtime)
+    theirs = in_float32(Predictor.load(draft, task=task, runtime=source.predictor.runtime))
     return check_predictors(source.predictor, theirs, texts=texts)

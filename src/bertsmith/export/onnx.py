@@ -12,7 +12,7 @@ from bertsmith.model.weights import write_card
 from bertsmith.runtime import detect
 from bertsmith.tasks.embed import Embed
 from bertsmith.tasks.own_rows import MADE_FROM
-from bertsmith.tasks.predict import Predictor
+from bertsmith.tasks.predict import PRECISION, Predictor
 
 
 def export_onnx(
@@ -36,7 +36,9 @@ def export_onnx(
         export_graph(network, draft / ONNX_FILE, pooling=pooling, portable=portable)
         write_json(draft / "config.json", network.config.to_dict() | {"architectures": [network.architecture]})
         source.tokenizer.save(draft)
-        card = source.card | {MADE_FROM: str(source.directory.resolve())}
+        card = {key: value for key, value in source.card.items() if key != PRECISION} | {
+            MADE_FROM: str(source.directory.resolve())
+        }
         write_card(draft, card)
         checked = _checked(source, draft)
         checked.require(target)

@@ -1,12 +1,15 @@
 """What is exported: a model that answers as a task does, or one that is pre-trained and no more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from bertsmith.errors import CheckpointError, UsageError
 from bertsmith.export.check import Checked
 from bertsmith.model.encoder import BertModel
+from bertsmith.model.int8_files import is_int8
 from bertsmith.model.language import BertForPreTraining
 from bertsmith.model.onnx_network import is_onnx
 from bertsmith.model.pretrained import Pretrained
@@ -50,6 +53,10 @@ def open_source(model: str | Path, *, task: str | None = None) -> Source:
     directory = resolve_model_dir(model)
     if is_onnx(directory):
         raise UsageError(f"{directory} is an ONNX graph already; give the model that it came from")
+    if is_int8(read_config(directory)):
+        raise UsageError(
+            f"{directory} has layers of 8 bits, which only bertsmith reads; give the model that it came from"
+        )
     card = own_card(directory)
     plain = _class_without_task(directory) if task is None and "task" not in card else None
     if plain is not None:
@@ -57,9 +64,16 @@ def open_source(model: str | Path, *, task: str | None = None) -> Source:
         check_trained(network, directory, "head", "give a whole model")
         check_tokenizer(tokenizer, network.config, directory)
         return Source(directory, network, tokenizer, card, None)
-    predictor = Predictor.load(directory, task=task, runtime=detect(device="cpu", dtype="float32"))
+    predictor = in_float32(Predictor.load(directory, task=task, runtime=detect(device="cpu", dtype="float32")))
     card |= {"task": predictor.task.name, "options": predictor.task.options, "max_length": predictor.max_length}
     return Source(directory, predictor.model, predictor.tokenizer, card, predictor)
+
+
+def in_float32(model: Predictor) -> Predictor:
+    """The same where it computes in bfloat16 otherwise, so that what is compared differs by nothing but its weights."""
+    if model.runtime.dtype == torch.float32:
+        return model
+    return replace(model, model=model.model.float(), runtime=replace(model.runtime, dtype=torch.float32))
 
 
 def _class_without_task(directory: Path) -> type[Pretrained] | None:
