@@ -67,6 +67,7 @@ def test_heads(tmp_path: Path, head: type[Pretrained], theirs: str) -> None:
         *(batch[name] for name in ("input_ids", "attention_mask")), plain.encode_ids(TEXTS), strict=True
     ):
         assert ids[mask.bool()].tolist() == [plain.cls_id, *own, plain.sep_id]
+    exec(lines_of_the_card(tmp_path / "out"), {})
     if head is BertForMultipleChoice:
         batch = {name: one[None] for name, one in batch.items()}
     with torch.no_grad():
@@ -75,6 +76,12 @@ def test_heads(tmp_path: Path, head: type[Pretrained], theirs: str) -> None:
     for one, other in zip(tensors(ours), [value for value in found.values() if torch.is_tensor(value)], strict=False):
         real = batch["attention_mask"].bool() if one.shape[:2] == batch["input_ids"].shape else slice(None)
         torch.testing.assert_close(other[real], one[real], rtol=1e-5, atol=1e-5)
+
+
+def lines_of_the_card(folder: Path) -> str:
+    """What README.md says to type, typed in that folder."""
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    return page.partition("```python\n")[2].partition("```")[0].replace("THIS-DIRECTORY", str(folder))
 
 
 def test_a_pipeline_answers_as_predict(tmp_path: Path) -> None:
@@ -96,6 +103,7 @@ def test_sentence_transformers(tmp_path: Path, pooling: str) -> None:
     export_directory(base, tmp_path / "out", layout="sentence-transformers", texts=TEXTS)
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
     assert theirs.max_seq_length == 6
+    exec(lines_of_the_card(tmp_path / "out"), {})
     assert theirs.similarity_fn_name == "cosine"
     ours = np.stack([answer.vector for answer in Predictor.load(base).predict(TEXTS)])
     np.testing.assert_allclose(theirs.encode(TEXTS), ours, rtol=1e-5, atol=1e-5)

@@ -110,4 +110,4 @@ def test_an_export_has_it(run: Path, tmp_path: Path) -> None:
     assert said.output == model_card(run, languages=["en"])
     said = CliRunner().invoke(app, ["card", str(run), "--name", "moods", "--out", str(tmp_path / "card.md")])
     assert said.exit_code == 0
-    assert 'pipeline("text-classification", "moods")' in (tmp_path / "card.md").read_text()
+    assert 'ask = pipeline("text-classification", "moods")' in (tmp_path / "card.md").read_text()

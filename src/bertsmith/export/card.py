@@ -44,6 +44,15 @@ _DOES = {
     "masked-word": "finds hidden words",
     "language-model": "says how likely a text is, from left to right",
 }
+_BY_PIPELINE = ("classify", "multilabel", "regress", "tag", "masked-word")
+_ONE = '"...", truncation=True'
+_GIVEN = {
+    "answer": '"QUESTION", "TEXT", truncation="only_second"',
+    "next-sentence": '"TEXT", "WHAT MAY FOLLOW"',
+    "choose": '["TEXT"] * 2, ["ONE", "OTHER"], padding=True',
+}
+"""What a tokenizer is given."""
+_CHOICES = "{name: ids[None] for name, ids in tokens.items()}"
 _CLASSES = {
     "BertForSequenceClassification": "AutoModelForSequenceClassification",
     "BertForTokenClassification": "AutoModelForTokenClassification",
@@ -70,7 +79,7 @@ def model_card(
     Args:
         model: a run, a model directory or a hub name.
         name: what it is called; by default the run's name, else the directory's.
-        layout: "hf", "sentence-transformers" or "onnx": what the card says of its use.
+        layout: "hf" or "sentence-transformers": what the card says of its use.
         languages: ISO codes, which no file of a run has.
         licence: the hub's identifier of a licence, such as apache-2.0.
     """
@@ -91,7 +100,7 @@ def card_of(
         f"---\n{_front_matter(facts, title, layout, languages, licence)}\n---",
         f"# {said(title)}",
         _what_it_is(facts),
-        "## How to use it\n\n" + _use(facts, title, layout),
+        "## How to use it\n\n" + _use(facts, name or "THIS-DIRECTORY", layout),
         "## Scores\n\n" + scores_told(facts),
         "## Data\n\n" + bullets(data_told(facts)),
         "## Training\n\n" + bullets(training_told(facts)),
@@ -123,7 +132,7 @@ def _front_matter(facts: Facts, title: str, layout: str, languages: Sequence[str
     data = ModelCardData(
         language=list(languages) or None,
         license=licence,
-        library_name={"sentence-transformers": layout, "onnx": "onnx"}.get(layout, "transformers"),
+        library_name="sentence-transformers" if layout == "sentence-transformers" else "transformers",
         pipeline_tag=pipeline,
         tags=["bert", "bertsmith", *([facts.task] if facts.task else [])],
         base_model=base if is_hub_name(base) else None,
@@ -157,31 +166,27 @@ def _what_it_is(facts: Facts) -> str:
     return "\n\n".join(lines)
 
 
-def _use(facts: Facts, title: str, layout: str) -> str:
-    where = title if re.fullmatch(r"[\w./-]+", title) else "THIS-DIRECTORY"
-    if layout == "onnx":
-        lines = [f'bertsmith predict {where} "..."']
-        return "```\n" + "\n".join(lines) + "\n```"
+def _use(facts: Facts, where: str, layout: str) -> str:
+    """Python that runs as it is, where `where` is the model."""
     if layout == "sentence-transformers":
         lines = [
             "from sentence_transformers import SentenceTransformer",
             f'model = SentenceTransformer("{where}")',
             'vectors = model.encode(["..."])',
         ]
-    elif _pipeline(facts) in ("text-classification", "token-classification", "fill-mask") and facts.task not in (
-        "next-sentence",
-        None,
-    ):
+    elif facts.task in _BY_PIPELINE:
+        given = '{"text": "...", "text_pair": "..."}' if facts.card.get("pairs") else '"..."'
         lines = [
             "from transformers import pipeline",
             f'ask = pipeline("{_pipeline(facts)}", "{where}")',
-            'ask("...")' if facts.task != "masked-word" else 'ask("... [MASK] ...")',
+            'ask("... [MASK] ...")' if facts.task == "masked-word" else f"ask({given})",
         ]
     else:
         name = _CLASSES.get(facts.architecture, "AutoModel")
         lines = [
             f"from transformers import AutoTokenizer, {name}",
             f'tokenizer, model = AutoTokenizer.from_pretrained("{where}"), {name}.from_pretrained("{where}")',
-            'outputs = model(**tokenizer("...", return_tensors="pt", truncation=True))',
+            f'tokens = tokenizer({_GIVEN.get(facts.task or "", _ONE)}, return_tensors="pt")',
+            f"outputs = model(**{_CHOICES if facts.task == 'choose' else 'tokens'})",
         ]
-    return "```python\n" + "\n".join(lines) + f'\n```\n\nOr in a shell: `bertsmith predict {where} "..."`'
+    return "```python\n" + "\n".join(lines) + "\n```"

@@ -104,7 +104,8 @@ def training_told(facts: Facts) -> Iterator[str]:
         return
     if base := section.get("model"):
         weights = table(made.get("model")).get("model.safetensors")
-        shown = said(base) if is_hub_name(str(base)) else f"a local model, {said(Path(str(base)).name)}"
+        is_public = str(base).startswith("package:") or is_hub_name(str(base))
+        shown = said(base) if is_public else f"a local model, {said(Path(str(base)).name)}"
         yield f"from {shown}" + (f" (sha256 of its weights: `{weights}`)" if weights else "")
     if made.get("random_weights"):
         yield "from random weights"
@@ -140,11 +141,16 @@ def hardware_told(facts: Facts) -> Iterator[str]:
 def limits_told(facts: Facts, languages: Sequence[str], licence: str | None) -> Iterator[str]:
     splits = sorted({row.split for row in own_scores(facts)})
     tested = f"on {', '.join(map(said, splits))} alone" if splits else "on nothing that a file tells of"
+    if splits == ["validation"]:
+        tested = "on no rows but those that chose its weights"
     yield f"Tested {tested}; other sources, times, topics and languages were not, nor was harm that its answers may do"
     length = facts.card.get("max_length") or facts.config.max_position_embeddings
     share = facts.evaluation.get("truncation_share")
     cut = f"; of the validation rows {share:.1%} of the tokens were cut" if isinstance(share, int | float) else ""
-    yield f"Reads {length} tokens, [CLS] and [SEP] included, and nothing after them{cut}"
+    if facts.task == "answer" or facts.section.get("windows"):
+        yield f"Reads long texts in windows of {length} tokens, and sees no further than one of them"
+    else:
+        yield f"Reads {length} tokens, [CLS] and [SEP] included, and nothing after them{cut}"
     yield from _calibration(facts)
     yield from _balance(facts)
     yield from _weakest(facts)

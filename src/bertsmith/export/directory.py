@@ -1,5 +1,6 @@
 """`bertsmith export hf` and `export sentence-transformers`: a directory that others load by its name alone."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from bertsmith.artifact import write_json, write_text
 from bertsmith.errors import UsageError
 from bertsmith.export.card import README, card_of
 from bertsmith.export.check import Checked, check_networks, check_predictors
-from bertsmith.export.facts import read_facts
+from bertsmith.export.facts import Facts, read_facts
 from bertsmith.export.folder import written_folder
 from bertsmith.export.source import Exported, Source, in_float32, open_source
 from bertsmith.model.weights import write_card
@@ -68,10 +69,15 @@ def export_directory(
         checked.require(target)
         write_text(
             draft / README,
-            card_of(read_facts(source.directory), name=title, layout=layout, languages=languages, licence=licence),
+            card_of(_facts(source), name=title, layout=layout, languages=languages, licence=licence),
         )
         write_card(draft, card | {EXPORTED: {"layout": layout, "checked": checked.to_card()}})
     return Exported(target, checked, (target / "model.safetensors").stat().st_size / 1e6)
+
+
+def _facts(source: Source) -> Facts:
+    """Of the model as what it is exported."""
+    return dataclasses.replace(read_facts(source.directory), card=source.card)
 
 
 def _without_this_machine(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,16 @@ from bertsmith.model.weights import read_config
 from bertsmith.tasks.predict import own_card
 from bertsmith.tasks.scoring import Scores
 
+_TASKS = {
+    "BertForSequenceClassification": "classify",
+    "BertForMultipleChoice": "choose",
+    "BertForTokenClassification": "tag",
+    "BertForQuestionAnswering": "answer",
+    "BertForNextSentencePrediction": "next-sentence",
+    "BertForMaskedLM": "masked-word",
+    "BertLMHeadModel": "language-model",
+}
+"""What a model of another maker is for."""
 _STEP = b'{"event": "step"'
 
 
@@ -38,7 +48,7 @@ class Facts:
 
     @property
     def task(self) -> str | None:
-        name = self.card.get("task")
+        name = self.card.get("task") or _TASKS.get(self.architecture)
         return name if isinstance(name, str) else None
 
     @property
