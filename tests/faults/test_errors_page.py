@@ -233,6 +233,8 @@ SECTIONS: dict[str, list[Case]] = {
         case("a TensorFlow checkpoint that is not there", "import", "tf1", "empty", "--out", "out"),
         case("a TensorFlow checkpoint that is cut off", "import", "tf1", "torn", "--out", "out"),
         case("a pickle that was not allowed", "import", "bin", "pickled", "--out", "out"),
+        case("an index by a model for labels", "index", "text.txt", "--model", "tickets", "--out", "out", code=2),
+        case("a question to what is no index", "ask", "empty", "when"),
         case("a pickle that is none", "import", "bin", "base", "--allow-pickle", "--out", "out", code=2),
     ],
     "Vocabularies": [

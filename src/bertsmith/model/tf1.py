@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bertsmith.errors import CheckpointError
@@ -70,7 +71,9 @@ def read_tf1(prefix: Path, config: BertConfig) -> Imported:
     head = _head(tensors)
     if head is BertForSequenceClassification:
         config = config.replace(num_labels=len(tensors["classifier.bias"].view(-1)))
-    network = head(checkpoint.settle_tying(config)).eval()
+    with torch.device("meta"):  # no time spent on numbers that the checkpoint replaces
+        network = head(checkpoint.settle_tying(config)).eval()
+    network.to_empty(device="cpu").start_fresh()
     report = checkpoint.load_into(network)
     if report.fresh:
         raise CheckpointError(
