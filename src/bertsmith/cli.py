@@ -33,6 +33,7 @@ from bertsmith.commands import (
     recipes,
     report,
     search,
+    serve,
     texts,
     tokenizer,
 )
@@ -67,6 +68,7 @@ app.command("probe")(probe.probe)
 app.command("plan")(plan.plan)
 app.command("init")(data.init)
 app.command("fetch")(recipes.fetch)
+app.command("serve")(serve.serve)
 app.add_typer(compress.app, name="compress")
 app.command("index")(ask.index)
 app.command("ask")(ask.ask)

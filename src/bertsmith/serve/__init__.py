@@ -1,0 +1,1 @@
+"""Models behind HTTP: dynamic batches, bounded queues, one static page."""

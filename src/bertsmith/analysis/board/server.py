@@ -92,7 +92,7 @@ class Board(ThreadingHTTPServer):
 
     def answer(self, target: str, host: str) -> Answer:
         """Answer GET `target` (path and query), asked of the server by the name `host`."""
-        if self.is_loopback and not _is_here(host):
+        if self.is_loopback and not names_this_machine(host):
             # Else a page from anywhere, whose name was pointed at 127.0.0.1, could read the runs through a browser.
             return _wrong(421, f"This board answers to localhost alone, not to {host!r}; see `bertsmith board --help`.")
         try:
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not told of: every open page asks every other second."""
 
 
-def _is_here(host: str) -> bool:
+def names_this_machine(host: str) -> bool:
     """A Host header that names the loopback interface, at any port (one may be forwarded)."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
