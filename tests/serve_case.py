@@ -23,7 +23,7 @@ from bertsmith.tokenizer.encode import Tokenizer
 from finetune_case import tiny_config, write_tiny_model
 
 LABELS = {"classify": ("bad", "good"), "multilabel": ("kind", "loud", "new"), "tag": ("B-place", "I-place", "O")}
-PAIRS = {"rate": True, "next": True}
+PAIRS = {"rate": True, "next": True, "classify": False}
 NAMES = {
     "classify": "classify",
     "multilabel": "multilabel",

@@ -70,6 +70,14 @@ def test_it_is_cut_off_and_others_are_served(
     assert time.monotonic() - began < 15
 
 
+def test_a_slow_second_request_is_told_so_too(server: tuple[str, subprocess.Popen[str]]) -> None:
+    client = opened(server[0])
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    client.sendall(b"GET /health HTTP/1.1\r\n")
+    assert said_until_closed(client).startswith(b"HTTP/1.1 408")
+
+
 def test_one_that_sends_a_byte_now_and_then_is_cut_off(server: tuple[str, subprocess.Popen[str]]) -> None:
     client = opened(server[0])
     began = time.monotonic()

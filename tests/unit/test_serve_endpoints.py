@@ -95,6 +95,8 @@ def test_vectors_and_what_is_made_of_them(service: Service, sources: dict[str, s
     ranking = asked(service, "/v1/rerank", body | {"top": 2}).json()["ranking"]
     assert ranking[0]["index"] == 0
     assert len(ranking) == 2
+    assert asked(service, "/rerank", {"query": TEXTS[0], "texts": TEXTS}).status_code == 200  # by one that can
+    assert asked(service, "/v1/rerank", body | {"model": "classify"}).status_code == 422
     assert [one["score"] for one in ranking] == sorted((one["score"] for one in ranking), reverse=True)
 
 

@@ -99,6 +99,11 @@ def vectors_of(answers: Sequence[Any], *, normalize: bool) -> npt.NDArray[np.flo
     return vectors
 
 
+def can_rank(model: Model) -> bool:
+    """Whether it makes vectors, or reads pairs."""
+    return model.task in ("embed", "next-sentence") or (model.task in RANKS and model.reads_pairs is not False)
+
+
 def rank_inputs(model: Model, query: str, texts: Sequence[str]) -> list[Any]:
     """What is asked of the model to rank texts for a query."""
     if model.task == "embed":

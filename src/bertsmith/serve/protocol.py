@@ -74,7 +74,8 @@ class PatientProtocol(HttpToolsProtocol):
         """Close, with a word to say why where no answer has begun."""
         if self.transport.is_closing():
             return
-        has_begun = self.cycle is not None and self.cycle.response_started
+        cycle = self.cycle
+        has_begun = cycle is not None and cycle.response_started and not cycle.response_complete
         if self._has_request and not has_begun:
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode())

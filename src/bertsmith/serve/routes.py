@@ -118,8 +118,10 @@ async def models(request: Request) -> Json:
 
 async def rank(request: Request, name: str | None, query: str, texts: Sequence[str]) -> tuple[Answered, list[float]]:
     """What a model that can rank says, and the score of each text."""
-    model = shelf_of(request).find(name, told.RANKS).model
-    if model.task in ("classify", "regress") and model.reads_pairs is False:
+    shelf = shelf_of(request)
+    able = (one.model.name for one in shelf.served.values() if told.can_rank(one.model))
+    model = shelf.find(name or next(able, None), told.RANKS).model
+    if not told.can_rank(model):
         raise Fault(422, f"{model.name!r} reads single texts; to rank, serve a model of pairs or of sentence vectors")
     found = await ask(request, model.name, told.RANKS, told.rank_inputs(model, query, texts))
     return found, told.rank_scores(model, found.answers)
