@@ -74,6 +74,8 @@ def quantize(
     Raises `UsageError` for a model without a recipe or rows, and `BertsmithError` where it lost more than `max_drop`.
     """
     console, runtime, folder = console or Console(soft_wrap=True), runtime or detect(), Path(folder)
+    if to == "bf16" and (engine == "onnx" or static):
+        raise UsageError("bf16 is for PyTorch, and has no ranges to fix; leave --engine and --static out")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder for the smaller model")
     whole = Predictor.load(model, runtime=detect(device="cpu", dtype="float32", threads=runtime.threads))
@@ -84,8 +86,6 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=folder) as work:
         search = _Search(whole, inputs, Path(work), max_drop, console)
         if to == "bf16":
-            if engine == "onnx" or static:
-                raise UsageError("bf16 is for PyTorch, and has no ranges to fix; leave --engine and --static out")
             made, how = search.run(lambda target, _: write_bfloat16(whole, target), layers=0)
             how |= {"to": "bf16", "computed_in": "bfloat16" if cpu_has_bfloat16() else "float32"}
         else:
