@@ -136,7 +136,7 @@ NAME = "bert.encoder.layer.1.attention.self.query."
         (f"{NAME}weight", torch.zeros(32, 31, dtype=torch.int8), r"asks for \(32, 32\) of torch.int8"),
         (f"{NAME}weight", torch.zeros(32, 32), r"is \(32, 32\) of torch.float32"),
         (f"{NAME}weight_scale", torch.full((32,), torch.nan), "holds numbers that are none"),
-        ("bert.embeddings.word_embeddings.weight", torch.zeros(1, 32, dtype=torch.int8), r"\(60, 32\) of torch.int8"),
+        ("bert.embeddings.word_embeddings.weight", torch.zeros(1, 32, dtype=torch.int8), r"asks for \(60, 32\)"),
         ("bert.embeddings.position_embeddings.weight", None, "position_embeddings.weight is missing"),
         ("classifier.weight", torch.zeros(4, 32), r"asks for \(3, 32\) of torch.float32"),
     ],
@@ -162,6 +162,14 @@ def test_ranges_that_cannot_be_are_refused(saved: Path, layers: object) -> None:
     facts["quantization_config"]["layers"] = layers
     (saved / "config.json").write_text(json.dumps(facts))
     with pytest.raises(CheckpointError, match="quantization_config is not as bertsmith writes it"):
+        load_int8(saved, BertForSequenceClassification)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"])
+def test_sizes_beyond_all_memory_are_refused_at_once(saved: Path, key: str) -> None:
+    facts = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(facts | {key: 4 * 10**8}))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
         load_int8(saved, BertForSequenceClassification)
 
 

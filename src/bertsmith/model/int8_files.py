@@ -15,7 +15,7 @@ from bertsmith.model.encoder import BertModel, Embeddings, encoder_of
 from bertsmith.model.int8 import PRODUCTS, Int8Embedding, Int8Layer, Int8Linear, LayerRanges, Range, quantized_rows
 from bertsmith.model.language import LanguageModel
 from bertsmith.model.pretrained import Pretrained
-from bertsmith.model.weights import WORD_EMBEDDINGS, read_config, read_tensors, save_tensors
+from bertsmith.model.weights import WORD_EMBEDDINGS, checkpoint_of, read_config, read_tensors, save_tensors
 
 SCALE = "weight_scale"
 
@@ -63,6 +63,7 @@ def load_int8(directory: Path, head: type[PretrainedT]) -> PretrainedT:
     """
     config = read_config(directory)
     stored = Stored(directory, read_tensors(directory))
+    checkpoint_of(directory, stored.tensors).check(config)
     ranges = _ranges_in(config, directory)
     with torch.device("meta"):
         network = head(config)

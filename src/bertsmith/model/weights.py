@@ -205,8 +205,13 @@ def read_weights(directory: Path, *, allow_pickle: bool = False) -> Checkpoint:
 
     Raises `CheckpointError` where there are none, or a file is damaged or missing.
     """
+    return checkpoint_of(directory, read_tensors(directory, allow_pickle=allow_pickle))
+
+
+def checkpoint_of(directory: Path, stored: Mapping[str, Tensor]) -> Checkpoint:
+    """Tensors under whatever names they are stored; `CheckpointError` where two names are one."""
     tensors: dict[str, Tensor] = {}
-    for name, tensor in read_tensors(directory, allow_pickle=allow_pickle).items():
+    for name, tensor in stored.items():
         if (canonical := _canonical(name)) in tensors:
             raise CheckpointError(f"{directory}: {name} is stored twice under different names")
         tensors[canonical] = tensor
