@@ -76,6 +76,19 @@ def test_one_that_answers_otherwise_leaves_nothing(run: Path, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_output_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an embedding model the vectors too, which our own predictor makes of the states itself."""
+    base = write_tiny_model(tmp_path / "base")
+    found = export_onnx(base, tmp_path / "right", task="embed")
+    assert found.checked.difference < 1e-5
+    monkeypatch.setattr(
+        export_module, "export_graph", lambda *given, **more: export_graph(*given, **more | {"pooling": "cls"})
+    )
+    with pytest.raises(BertsmithError, match="is not kept"):
+        export_onnx(base, tmp_path / "wrong", task="embed")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_a_folder_that_is_there_is_not_written_over(run: Path, exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is there already, and not empty; give another folder, or --replace"):
         export_onnx(run, exported)

@@ -1,13 +1,13 @@
 """Whether what was written answers as what it was written from: on random tokens, and on the user's own rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertsmith.errors import BertsmithError
 from bertsmith.model.config import BertConfig
@@ -20,6 +20,7 @@ from bertsmith.tasks.own_rows import own_validation_rows
 from bertsmith.tasks.predict import Predictor, compute_outputs, rows_to_answer
 from bertsmith.tasks.word_task import WordTask
 
+Outputs = Callable[..., Sequence[Tensor]]
 TOLERANCE = 1e-4
 """Of float32 outputs, times max(1, |output|): promise 7 of the design."""
 MOST_ROWS = 256
@@ -60,17 +61,30 @@ class Checked:
         return f"{said}; {self.metric} {self.before:.4f} -> {self.after:.4f} on {self.rows:,} validation rows"
 
 
-def check_networks(ours: Pretrained, theirs: nn.Module, *, seed: int = 0) -> Checked:
-    """Both on random tokens: a text alone, texts of unequal length, one as long as the model reads."""
+def check_networks(ours: Pretrained, theirs: Pretrained, *, seed: int = 0) -> Checked:
+    """Both on random tokens; see `check_outputs`."""
+    takes = 2 if isinstance(ours, SentenceEncoder) else 3
+
+    def outputs_of(network: Pretrained) -> Outputs:
+        return lambda *given: _tensors(network(*given[:takes]))
+
+    has_choices = isinstance(ours, BertForMultipleChoice)
+    return check_outputs(ours.config, outputs_of(ours), outputs_of(theirs), has_choices=has_choices, seed=seed)
+
+
+def check_outputs(config: BertConfig, ours: Outputs, theirs: Outputs, *, has_choices: bool, seed: int = 0) -> Checked:
+    """All outputs of both, of a text alone, texts of unequal length, and one as long as the model reads.
+
+    ours, theirs: called with token ids, mask and token types, (batch, seq) each, or (batch, 1, seq) for choices.
+    """
     largest = 0.0
-    for batch in _random_batches(ours.config, seed):
-        wide = [one[:, None] for one in batch] if isinstance(ours, BertForMultipleChoice) else batch
-        given = wide[:2] if isinstance(ours, SentenceEncoder) else wide
+    for batch in _random_batches(config, seed):
+        given = [one[:, None] for one in batch] if has_choices else batch
         with torch.no_grad():
-            pairs = zip(_tensors(ours(*given)), _tensors(theirs(*given)), strict=False)
+            pairs = list(zip(ours(*given), theirs(*given), strict=True))
         is_token = batch[1].bool()
         for mine, other in pairs:
-            if mine.shape[:2] == is_token.shape and mine.dim() > 1 and not isinstance(ours, BertForMultipleChoice):
+            if mine.shape[:2] == is_token.shape and mine.dim() > 1 and not has_choices:
                 mine, other = mine[is_token], other[is_token]
             largest = max(largest, _difference(mine.numpy(), other.float().numpy()))
     return Checked(largest)

@@ -65,6 +65,12 @@ class OnnxNetwork(Pretrained):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Any:
         """What the class gives that the graph came from; see `INPUTS` for shapes. Without a mask all are tokens."""
+        return _OUTPUTS[self._outputs](*self.outputs(input_ids, attention_mask, token_type_ids))
+
+    def outputs(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> list[Tensor]:
+        """All that the graph gives, in its order."""
         ones, zeros = torch.ones_like, torch.zeros_like
         given = dict(
             zip(
@@ -84,7 +90,7 @@ class OnnxNetwork(Pretrained):
             raise
         except Exception as error:  # ONNX Runtime has errors of its own
             raise CheckpointError(f"{self.path}: ONNX Runtime could not run it ({_first_line(error)})") from error
-        return _OUTPUTS[self._outputs](*(torch.from_numpy(one) for one in found))
+        return [torch.from_numpy(one) for one in found]
 
     @property
     def num_parameters(self) -> int:
