@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bertsmith.serve import batching
 from bertsmith.serve.app import Service
 from bertsmith.serve.batching import Sized
 from bertsmith.serve.log import Log
@@ -261,6 +262,19 @@ def test_one_request_s_fault_is_no_other_s(sources: dict[str, str]) -> None:
     first, second, third = asyncio.run(run())
     assert isinstance(second, ValueError)
     np.testing.assert_allclose(first[0].vector, third[0].vector, atol=1e-6)
+    service.shelf.close()
+
+
+def test_a_defect_in_the_queue_is_told_and_ends_nothing(
+    sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = service_of({"embed": sources["embed"]})
+    with monkeypatch.context() as broken:
+        broken.setattr(batching, "choose", lambda *_: 1 / 0)
+        response = asked(service, "/embed", {"inputs": "kind"})
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "the server failed to answer; its log says where"
+    assert asked(service, "/embed", {"inputs": "kind"}).status_code == 200
     service.shelf.close()
 
 

@@ -172,15 +172,16 @@ class Batcher:
     # In the thread
 
     def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            if not batch:
-                continue
-            with self.turn:
-                # What was given up while another model had its turn is not computed.
-                now = time.monotonic()
-                batch = [item for item in batch if item.job.is_wanted(now)]
-                if batch:
-                    self._compute(batch)
+        while True:
+            try:
+                if (batch := self._next()) is None:
+                    return
+                with self.turn:
+                    # What was given up while another model had its turn is not computed.
+                    now = time.monotonic()
+                    self._compute([item for item in batch if item.job.is_wanted(now)])
+            except Exception as error:  # a defect of ours: those who wait are told, and the thread goes on
+                self._give_up(error)
 
     def _next(self) -> list[_Item] | None:
         """The next batch, empty where all that waited was dropped; None at the end."""
@@ -204,7 +205,15 @@ class Batcher:
         while not self._ends and self._tokens < _LEAST_TOKENS and (left := until - time.monotonic()) > 0:
             self._changed.wait(left)
 
+    def _give_up(self, error: Exception) -> None:
+        with self._changed:
+            waiting, self._items = {id(item.job): item.job for item in self._items}, []
+        for job in waiting.values():
+            self._fail(job, error)
+
     def _compute(self, batch: list[_Item]) -> None:
+        if not batch:
+            return
         began = time.monotonic()
         try:
             answers = list(self.answer([item.sized.row for item in batch]))
