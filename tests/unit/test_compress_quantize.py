@@ -81,6 +81,13 @@ def test_the_layer_that_costs_most_is_left_alone(run: Path, tmp_path: Path, monk
     assert record["left_in_float32"] == [1]
 
 
+def test_what_a_killed_call_left_goes(run: Path, tmp_path: Path) -> None:
+    left = tmp_path / "small" / ".quantize.draft-999999999"
+    (left / "made").mkdir(parents=True)
+    made(run, tmp_path / "small", to="bf16", max_drop=5)
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["compression.json", "model"]
+
+
 def test_what_loses_too_much_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(BertsmithError, match=r"lost .* more than --max-drop -50, and is not kept"):
         made(run, tmp_path / "small", engine="torch", max_drop=-50)

@@ -5,15 +5,17 @@ FOLDER/
     compression.json    what each layer costs alone, which were left as they are, and both models side by side
 """
 
+import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
+from bertsmith.artifact import remove_drafts
 from bertsmith.compress.int8_onnx import OnnxQuantizer
 from bertsmith.compress.int8_torch import TorchQuantizer, write_bfloat16
 from bertsmith.compress.measure import measure
@@ -83,22 +85,34 @@ def quantize(
         raise UsageError(f"{whole.directory} is quantized or exported already; give the model that it was made from")
     inputs = own_inputs(own_recipe(whole, recipe), whole, runtime)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=folder) as work:
-        search = _Search(whole, inputs, Path(work), max_drop, console)
+    with _work_folder(folder) as work:
+        search = _Search(whole, inputs, work, max_drop, console)
         if to == "bf16":
             made, how = search.run(lambda target, _: write_bfloat16(whole, target), layers=0)
             how |= {"to": "bf16", "computed_in": "bfloat16" if cpu_has_bfloat16() else "float32"}
         else:
             chosen = ("torch" if has_fast_int8() else "onnx") if engine == "auto" and not static else engine
-            quantizer = _quantizer(chosen, whole, inputs, Path(work), static=static)
+            quantizer = _quantizer(chosen, whole, inputs, work, static=static)
             _say(console, f"int8       {quantizer.in_words}")
             made, how = search.run(quantizer.write, layers=whole.model.config.num_hidden_layers)
             how |= {"to": "int8", "engine": quantizer.name, "static": static or quantizer.name == "torch"}
         smaller = Predictor.load(made, runtime=whole.runtime)
         before, after = measure([whole, smaller], inputs.splits.validation, inputs.metric, seed=inputs.seed)
         found = Outcome.of(folder, inputs, before, after, how)
-        found.keep(made, whole, max_drop, "leave more to float32 with another --engine, or allow more")
+        found.keep(made, whole, max_drop, "try another --engine, or allow more")
     return found
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """For what is tried; that of a call which was killed goes too."""
+    remove_drafts(folder / "quantize")
+    work = folder / f".quantize.draft-{os.getpid()}"
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _quantizer(
