@@ -13,6 +13,7 @@ from bertsmith.config import Recipe, parse_recipe
 from bertsmith.model.config import BertConfig
 from bertsmith.model.language import BertForPreTraining
 from bertsmith.runtime import Runtime
+from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.partition import held_out
 from bertsmith.tokenizer.encode import SPECIAL_TOKENS, Tokenizer, make_backend
 
@@ -49,6 +50,15 @@ def text_rows(count: int, *, seed: int = 0) -> list[tuple[str, str]]:
         text.insert(draw.randint(0, len(text)), draw.choice(words))
         rows.append((" ".join(text), label))
     return rows
+
+
+def write_run(folder: Path, *, train: int = 120, epochs: int = 6) -> Path:
+    """A run that tells good from bad, with its rows in files beside it (train.tsv, validation.tsv), as a person has."""
+    base = write_tiny_model(folder / "base")
+    tables = {"train": text_rows(train, seed=3), "validation": text_rows(40, seed=4)}
+    files = {name: str(write_tsv(folder / f"{name}.tsv", rows)) for name, rows in tables.items()}
+    finetune(recipe(model=str(base), **files, epochs=epochs), folder / "run", console=quiet(), runtime=CPU)
+    return folder / "run"
 
 
 def pair_rows(count: int, *, seed: int = 0) -> list[tuple[str, str, str]]:

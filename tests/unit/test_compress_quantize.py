@@ -9,30 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from bertsmith.artifact import write_text
 from bertsmith.compress.int8_torch import TorchQuantizer
 from bertsmith.compress.outcome import Outcome
 from bertsmith.compress.quantize import quantize
 from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.model.weights import read_tensors
-from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor
-from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
+from finetune_case import CPU, quiet, write_run
 
 TEXTS = ["the day was lovely", "so awful and very mean today", "kind"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    base = write_tiny_model(folder / "base")
-    for name, rows in (("train", text_rows(120, seed=3)), ("validation", text_rows(40, seed=4))):
-        write_text(folder / f"{name}.tsv", "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
-    config = recipe(
-        model=str(base), train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"), epochs=6
-    )
-    finetune(config, folder / "run", console=quiet(), runtime=CPU)
-    return folder / "run"
+    return write_run(tmp_path_factory.mktemp("run"))
 
 
 def made(run: Path, folder: Path, **asked: Any) -> Outcome:
@@ -100,6 +90,8 @@ def test_what_cannot_be_is_said(run: Path, tmp_path: Path) -> None:
     made(run, tmp_path / "small", engine="torch", max_drop=5)
     with pytest.raises(UsageError, match="is quantized or exported already"):
         made(tmp_path / "small", tmp_path / "again")
+    with pytest.raises(UsageError, match="max_drop is no number"):
+        made(run, tmp_path / "again", max_drop=float("nan"))
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file; give a folder"):
         made(run, tmp_path / "file")

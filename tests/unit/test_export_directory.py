@@ -15,24 +15,17 @@ from bertsmith.export.directory import export_directory
 from bertsmith.model.config import INT8, BertConfig
 from bertsmith.model.heads import BertForSequenceClassification
 from bertsmith.model.weights import read_card, read_tensors, write_card
-from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.own_rows import MADE_FROM
 from bertsmith.tasks.predict import Predictor
 from bertsmith.tokenizer.encode import Tokenizer
-from finetune_case import CPU, quiet, recipe, text_rows, tiny_config, write_tiny_model, write_tsv
+from finetune_case import tiny_config, write_run, write_tiny_model
 
 TEXTS = ["the day was lovely", "so awful and very mean today", "kind"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    base = write_tiny_model(folder / "base")
-    train = write_tsv(folder / "train.tsv", text_rows(80, seed=3))
-    validation = write_tsv(folder / "validation.tsv", text_rows(40, seed=4))
-    config = recipe(model=str(base), train=str(train), validation=str(validation), epochs=2)
-    finetune(config, folder / "run", console=quiet(), runtime=CPU)
-    return folder / "run"
+    return write_run(tmp_path_factory.mktemp("run"), train=80, epochs=2)
 
 
 def test_it_is_compared_on_the_runs_own_rows(run: Path, tmp_path: Path) -> None:

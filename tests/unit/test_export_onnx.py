@@ -10,31 +10,21 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from bertsmith.artifact import write_text
 from bertsmith.errors import BertsmithError, CheckpointError, UsageError
 from bertsmith.export import onnx as export_module
 from bertsmith.export.graph import export_graph
 from bertsmith.export.onnx import export_onnx
 from bertsmith.model.onnx_network import OnnxNetwork
 from bertsmith.tasks.evaluate import evaluate
-from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.predict import Predictor
-from finetune_case import CPU, quiet, recipe, text_rows, write_tiny_model
+from finetune_case import write_run, write_tiny_model
 
 TEXTS = ["the day was lovely", "so awful and very mean today", "kind"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    base = write_tiny_model(folder / "base")
-    for name, rows in (("train", text_rows(80, seed=3)), ("validation", text_rows(40, seed=4))):
-        write_text(folder / f"{name}.tsv", "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
-    config = recipe(
-        model=str(base), train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"), epochs=4
-    )
-    finetune(config, folder / "run", console=quiet(), runtime=CPU)
-    return folder / "run"
+    return write_run(tmp_path_factory.mktemp("run"), train=80, epochs=4)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """What became of a model that was made smaller: both side by side, and the smaller one kept or refused."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from bertsmith.artifact import replace_directory, write_json
 from bertsmith.compress.measure import Measured
-from bertsmith.errors import BertsmithError
+from bertsmith.errors import BertsmithError, UsageError
 from bertsmith.model.weights import read_card, write_card
 from bertsmith.tasks.inputs import Inputs
 from bertsmith.tasks.own_rows import MADE_FROM
@@ -66,6 +67,14 @@ class Outcome:
         told: Mapping[str, Any] = {key: record[key] for key in ("from", "metric", "lost_points", "before", "after")}
         write_card(draft, read_card(draft) | {"compressed": told, MADE_FROM: str(whole.directory.resolve())})
         replace_directory(draft, model)
+
+
+def check_request(folder: Path, max_drop: float) -> None:
+    """Raise `UsageError` for a folder that is a file, and for points that are no number."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder for the smaller model")
+    if math.isnan(max_drop):
+        raise UsageError("max_drop is no number; give the points that may be lost, such as 1")
 
 
 def lost_points(before: float, after: float, *, smaller_is_better: bool) -> float:

@@ -17,10 +17,9 @@ from rich.console import Console
 from bertsmith.compress.cut import Cut, choose_cut, pruned
 from bertsmith.compress.importance import measure_importance
 from bertsmith.compress.measure import measure
-from bertsmith.compress.outcome import Outcome
+from bertsmith.compress.outcome import Outcome, check_request
 from bertsmith.config import Recipe
 from bertsmith.config.distill import DistillConfig
-from bertsmith.errors import UsageError
 from bertsmith.model.weights import read_card, write_card
 from bertsmith.runtime import Runtime, detect
 from bertsmith.tasks.batches import TrainingBatches
@@ -62,8 +61,7 @@ def prune(
     Raises `UsageError` for a model without a recipe or rows, and `BertsmithError` where it lost more than `max_drop`.
     """
     console, runtime, folder = console or Console(soft_wrap=True), runtime or detect(), Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give a folder for the smaller model")
+    check_request(folder, max_drop)
     whole = Predictor.load(model, runtime=detect(dtype="float32", threads=runtime.threads))
     plan = _recovery(whole, recipe, overrides)
     inputs = own_inputs(plan, whole, runtime)

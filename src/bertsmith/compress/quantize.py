@@ -19,7 +19,7 @@ from bertsmith.artifact import remove_drafts
 from bertsmith.compress.int8_onnx import OnnxQuantizer
 from bertsmith.compress.int8_torch import TorchQuantizer, write_bfloat16
 from bertsmith.compress.measure import measure
-from bertsmith.compress.outcome import Outcome, is_within, lost_points
+from bertsmith.compress.outcome import Outcome, check_request, is_within, lost_points
 from bertsmith.errors import UsageError
 from bertsmith.model.int8 import has_fast_int8
 from bertsmith.model.int8_files import is_int8
@@ -78,8 +78,7 @@ def quantize(
     console, runtime, folder = console or Console(soft_wrap=True), runtime or detect(), Path(folder)
     if to == "bf16" and (engine == "onnx" or static):
         raise UsageError("bf16 is for PyTorch, and has no ranges to fix; leave --engine and --static out")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give a folder for the smaller model")
+    check_request(folder, max_drop)
     whole = Predictor.load(model, runtime=detect(device="cpu", dtype="float32", threads=runtime.threads))
     if isinstance(whole.model, OnnxNetwork) or is_int8(whole.model.config):
         raise UsageError(f"{whole.directory} is quantized or exported already; give the model that it was made from")
