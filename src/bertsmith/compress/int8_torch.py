@@ -11,7 +11,7 @@ from bertsmith.model.int8 import PRODUCTS, LayerRanges, Range
 from bertsmith.model.int8_files import save_int8
 from bertsmith.model.weights import read_card, save_tensors, write_card
 from bertsmith.tasks.features import Features
-from bertsmith.tasks.predict import PRECISION, Predictor, compute_outputs
+from bertsmith.tasks.predict import PRECISION, Predictor
 
 _INPUTS = dict(
     zip(PRODUCTS, ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"), strict=True)
@@ -44,7 +44,7 @@ class TorchQuantizer:
         layers = list(encoder_of(whole.model).layer)
         hooks = [watch((n, part), layer, name) for n, layer in enumerate(layers) for part, name in _INPUTS.items()]
         try:
-            compute_outputs(whole.model, features, whole.task, pad_id=whole.tokenizer.pad_id, runtime=whole.runtime)
+            whole.outputs(features)
         finally:
             for hook in hooks:
                 hook.remove()

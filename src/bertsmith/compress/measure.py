@@ -11,8 +11,8 @@ from bertsmith.model.flops import forward_flops
 from bertsmith.model.int8 import Int8Embedding, Int8Layer
 from bertsmith.model.pretrained import Pretrained
 from bertsmith.runtime import derive_seed
-from bertsmith.tasks.evaluate import score_outputs, score_table
-from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.evaluate import score_features, score_table
+from bertsmith.tasks.predict import Predictor
 
 ROUNDS = 7
 """Both models answer in turn so many times; a time is the median."""
@@ -96,8 +96,7 @@ def _measured(
 ) -> Measured:
     task, model = predictor.task, predictor.model
     features = predictor.encode(rows, labelled=True)
-    outputs = compute_outputs(model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime)
-    answers = score_outputs(task, rows, features, outputs / predictor.temperature, predictor.labels).answers
+    answers = score_features(predictor, rows, features).answers
     table = score_table(task, rows, answers, predictor.labels, name="", split="validation", seconds=0.0, seed=seed)
     score = next(line for line in table if line.metric == metric)
     return Measured(

@@ -25,10 +25,10 @@ from bertsmith.model.int8 import has_fast_int8
 from bertsmith.model.int8_files import is_int8
 from bertsmith.model.onnx_network import OnnxNetwork
 from bertsmith.runtime import Runtime, cpu_has_bfloat16, detect
-from bertsmith.tasks.evaluate import score_outputs
+from bertsmith.tasks.evaluate import score_rows
 from bertsmith.tasks.inputs import Inputs
 from bertsmith.tasks.own_rows import own_inputs, own_recipe
-from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.predict import Predictor
 
 Bits = Literal["int8", "bf16"]
 EngineName = Literal["auto", "torch", "onnx"]
@@ -175,11 +175,7 @@ class _Search:
 
     def _score(self, model: Predictor, rows: Sequence[Any]) -> tuple[float, float]:
         """Loss and metric."""
-        features = model.encode(rows, labelled=True)
-        outputs = compute_outputs(
-            model.model, features, model.task, pad_id=model.tokenizer.pad_id, runtime=model.runtime
-        )
-        found = score_outputs(model.task, rows, features, outputs / model.temperature, model.labels)
+        found = score_rows(model, rows)
         return found.loss, found.scores[self.inputs.metric]
 
     def _lost(self, before: float, after: float) -> float:

@@ -17,7 +17,7 @@ from bertsmith.runtime import detect
 from bertsmith.tasks.evaluate import score_outputs
 from bertsmith.tasks.features import Features, Floats
 from bertsmith.tasks.own_rows import own_validation_rows
-from bertsmith.tasks.predict import Predictor, compute_outputs, rows_to_answer
+from bertsmith.tasks.predict import Predictor, rows_to_answer
 from bertsmith.tasks.word_task import WordTask
 
 Outputs = Callable[..., Sequence[Tensor]]
@@ -120,7 +120,7 @@ def _scored(model: Predictor, rows: Sequence[Any], metric: str) -> tuple[float, 
 
 def _outputs(model: Predictor, features: Features) -> Floats:
     """Of all items; of tasks that predict words their probabilities alone, after which the words' numbers stand."""
-    outputs = compute_outputs(model.model, features, model.task, pad_id=model.tokenizer.pad_id, runtime=model.runtime)
+    outputs = model.outputs(features)
     return outputs[:, : (outputs.shape[1] + 1) // 2] if isinstance(model.task, WordTask) else outputs
 
 

@@ -23,10 +23,10 @@ from bertsmith.model.pretrained import Pretrained
 from bertsmith.model.weights import read_card
 from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Task
-from bertsmith.tasks.evaluate import score_outputs
+from bertsmith.tasks.evaluate import score_rows
 from bertsmith.tasks.features import Features
 from bertsmith.tasks.partition import held_out
-from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.predict import Predictor
 from bertsmith.tasks.replay import replay_buffer
 from bertsmith.tasks.splits import Splits, read_labelled, rows_digest
 
@@ -179,11 +179,7 @@ def measure(
 
 def score_of(predictor: Predictor, rows: Sequence[Any], metric: str) -> float:
     """One score of a model on labelled rows."""
-    features = predictor.encode(rows, labelled=True)
-    outputs = compute_outputs(
-        predictor.model, features, predictor.task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime
-    )
-    return score_outputs(predictor.task, rows, features, outputs, predictor.labels).scores[metric]
+    return score_rows(predictor, rows).scores[metric]
 
 
 def forgetting_record(lines: Sequence[Kept]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bertsmith.runtime import Runtime
 from bertsmith.tasks.base import Columns, Task
 from bertsmith.tasks.calibration import Calibration, calibration
 from bertsmith.tasks.features import Features, Floats
-from bertsmith.tasks.predict import Predictor, compute_outputs
+from bertsmith.tasks.predict import Predictor
 from bertsmith.tasks.predictions import Predictions
 from bertsmith.tasks.records import Column
 from bertsmith.tasks.slices import SliceRow, read_slices, score_slices
@@ -108,10 +108,7 @@ def evaluate(
     where = data if isinstance(data, str | Path) else None
     task.check(rows, labels, where=where)
     features = predictor.encode(rows, labelled=True)
-    outputs = compute_outputs(
-        predictor.model, features, task, pad_id=predictor.tokenizer.pad_id, runtime=predictor.runtime, ranks=ranks
-    )
-    scored = score_outputs(task, rows, features, outputs / predictor.temperature, labels)
+    scored = score_features(predictor, rows, features, ranks=ranks)
     split = split or (Path(where).stem if where is not None else "test")
     metric = str(read_card(predictor.directory).get("metric") or task.default_metric)
     table = score_table(
@@ -142,6 +139,19 @@ def evaluate(
         ),
         predictions=Predictions(task, rows, scored.answers),
     )
+
+
+def score_rows(predictor: Predictor, rows: Sequence[Any]) -> Scored:
+    """A model's answers to labelled rows, and what they are worth."""
+    return score_features(predictor, rows, predictor.encode(rows, labelled=True))
+
+
+def score_features(
+    predictor: Predictor, rows: Sequence[Any], features: Features, *, ranks: Ranks | None = None
+) -> Scored:
+    """The same of rows that are encoded already, with their targets."""
+    outputs = predictor.outputs(features, ranks=ranks) / predictor.temperature
+    return score_outputs(predictor.task, rows, features, outputs, predictor.labels)
 
 
 def score_outputs(

@@ -23,10 +23,10 @@ from bertsmith.artifact import write_json
 from bertsmith.config import FinetuneConfig, Recipe
 from bertsmith.errors import UsageError
 from bertsmith.runtime import Runtime
-from bertsmith.tasks.evaluate import Scored, ScoreRow, score_outputs, score_table
+from bertsmith.tasks.evaluate import ScoreRow, score_rows, score_table
 from bertsmith.tasks.finetune import finetune
 from bertsmith.tasks.partition import folds_of
-from bertsmith.tasks.predict import TASKS, Predictor, compute_outputs, write_predictions
+from bertsmith.tasks.predict import TASKS, Predictor, write_predictions
 from bertsmith.tasks.splits import read_all
 
 _ONLY_TO_GO_ON = ("checkpoints", "last")
@@ -110,7 +110,7 @@ def cross_validate(
         _say(console, f"fold {number + 1}/{folds}  {told}, {len(splits.test['test']):,} to answer")
         finetune(bare, run_dir, model=model, splits=splits, console=console, runtime=runtime)
         numbers = [index for index, place in enumerate(places.tolist()) if place == number]
-        scored = _answered(Predictor.load(run_dir, runtime=runtime), splits.test["test"])
+        scored = score_rows(Predictor.load(run_dir, runtime=runtime), splits.test["test"])
         for index, answer in zip(numbers, scored.answers, strict=True):
             answers[index] = answer
         found.append(Fold(number + 1, len(numbers), dict(scored.scores)))
@@ -130,14 +130,6 @@ def cross_validate(
     )
     write_json(folder / "folds.json", {key: value for key, value in asdict(result).items() if key != "folder"})
     return result
-
-
-def _answered(predictor: Predictor, rows: Sequence[Any]) -> Scored:
-    """Answers to labelled rows, whose hidden words are hidden by the task itself, and their scores."""
-    features = predictor.encode(rows, labelled=True)
-    pad_id, runtime = predictor.tokenizer.pad_id, predictor.runtime
-    outputs = compute_outputs(predictor.model, features, predictor.task, pad_id=pad_id, runtime=runtime)
-    return score_outputs(predictor.task, rows, features, outputs / predictor.temperature, predictor.labels)
 
 
 def _summary(folds: Sequence[Fold], pooled: Sequence[ScoreRow]) -> tuple[FoldScore, ...]:

@@ -152,14 +152,7 @@ class Predictor:
                 if on_rows is not None:
                     on_rows(before + int(done * rows_per_example))
 
-            outputs = compute_outputs(
-                self.model,
-                features,
-                self.task,
-                pad_id=self.tokenizer.pad_id,
-                runtime=self.runtime,
-                on_examples=on_examples,
-            )
+            outputs = self.outputs(features, on_examples=on_examples)
             before += len(some)
             answers = self.task.decode(some, features, outputs / self.temperature, self.labels)
             yield from zip(some, answers, strict=True)
@@ -169,6 +162,24 @@ class Predictor:
         labels = self.labels if labelled else None
         rows = [self._checked(row) for row in rows] if labelled else rows
         return self.task.encode(rows, self.tokenizer, labels=labels, max_length=self.max_length)
+
+    def outputs(
+        self,
+        features: Features,
+        *,
+        ranks: Ranks | None = None,
+        on_examples: Callable[[int], None] | None = None,
+    ) -> Floats:
+        """The task's results of all items, (all items, ...), before they are divided by `temperature`."""
+        return compute_outputs(
+            self.model,
+            features,
+            self.task,
+            pad_id=self.tokenizer.pad_id,
+            runtime=self.runtime,
+            ranks=ranks,
+            on_examples=on_examples,
+        )
 
     def _checked(self, row: Any) -> Any:
         """The row, if it is a pair where the model reads pairs, and none where it does not."""
